@@ -1,0 +1,143 @@
+"""params.yaml as frozen dataclasses: parsed once, unknown keys and wrong types refused by name.
+
+The comments in params.yaml say what each key does; the defaults here are the same, and a test holds them together.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from adapt_inf.errors import ConfigError
+
+_STRICT = ConfigDict(extra="forbid", strict=True)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Ingest:
+    max_reject_fraction: float = Field(0.5, ge=0, le=1)
+    max_pixels: int = Field(50_000_000, gt=0)
+    shard_samples: int = Field(1000, gt=0)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Sketch:
+    layers: Literal["middle", "last"] | list[int] = "middle"
+    params: Literal["auto", "lora", "full"] = "auto"
+    dim: int = Field(2048, gt=0)
+    batch_size: int = Field(32, gt=0)
+    shard_samples: int = Field(1024, gt=0)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Cluster:
+    k: Literal["auto"] | int = "auto"
+    points_per_centroid: int = Field(256, gt=0)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Score:
+    batch_size: int = Field(32, gt=0)
+    without_image: Literal["blank", "drop"] = "blank"
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Select:
+    strategy: str = "adapt_inf"
+    budget: int | float = Field(0.25, gt=0)
+    split: Literal["equal", "proportional", "density"] = "equal"
+    scores: list[str] = Field(
+        default_factory=lambda: ["perplexity", "el2n", "entropy", "grand", "image_grounding"], min_length=1
+    )
+    min_cluster: int = Field(32, ge=0)
+    bins: int = Field(50, ge=2)
+    strata: int = Field(50, ge=1)
+    tail: float = Field(0.05, ge=0, lt=0.5)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Prune:
+    pool_cap: int | None = Field(None, gt=0)
+    block: int = Field(4096, gt=0)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Train:
+    steps: int | None = Field(None, gt=0)
+    epochs: int | float = Field(1, gt=0)
+    batch_size: int = Field(32, gt=0)
+    learning_rate: float = Field(2.0e-4, gt=0)
+    warmup: float = Field(0.03, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    rank: int = Field(16, gt=0)
+    alpha: int = Field(32, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: str = "text+projector"
+    checkpoint_steps: int = Field(200, gt=0)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Evaluate:
+    batch_size: int = Field(64, gt=0)
+    max_new_tokens: int = Field(32, gt=0)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Git:
+    commit: bool = True
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Params:
+    """Everything in params.yaml. `round`, `parent`, `drop` and `root` are filled in when a round begins."""
+
+    round: str = "scratch"
+    parent: str = "base"
+    drop: str = "scratch"
+    root: str = "."
+    seed: int = 0
+    ingest: Ingest = Field(default_factory=Ingest)
+    sketch: Sketch = Field(default_factory=Sketch)
+    cluster: Cluster = Field(default_factory=Cluster)
+    score: Score = Field(default_factory=Score)
+    select: Select = Field(default_factory=Select)
+    prune: Prune = Field(default_factory=Prune)
+    train: Train = Field(default_factory=Train)
+    evaluate: Evaluate = Field(default_factory=Evaluate)
+    git: Git = Field(default_factory=Git)
+
+
+def load_params(path: Path) -> Params:
+    """Read a params.yaml.
+
+    Raises:
+        ConfigError: naming the file and the first key that is unknown, missing or of the wrong type.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(path, "*", "the file is not there") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(path, "*", f"this is no YAML ({str(error).splitlines()[0]})") from error
+    return parse_params(values if values is not None else {}, path)
+
+
+def parse_params(values: Any, path: Path) -> Params:
+    """Check `values` as read from `path`; see `load_params`."""
+    try:
+        return TypeAdapter(Params).validate_json(
+            json.dumps(values, default=str)
+        )  # strict JSON takes dicts as dataclasses
+    except ValidationError as error:
+        first = error.errors()[0]
+        # A union reports one error per member, with the member's type at the end of the place: the key is enough.
+        key = ".".join(str(part) for part in first["loc"][:2]) or "*"
+        if first["type"] == "unexpected_keyword_argument":
+            raise ConfigError(path, key, "no such key") from error
+        raise ConfigError(path, key, f"{first['msg'][0].lower()}{first['msg'][1:]}, not {first['input']!r}") from error

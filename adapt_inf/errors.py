@@ -1,0 +1,53 @@
+"""Every error that a user can cause, each naming the thing at fault and the mend.
+
+The command line prints `adapt-inf: <message>` and leaves with status 1; nothing else is printed, so a message must
+stand alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class AdaptInfError(Exception):
+    """A fault with a mend: `message` names the thing, `mend` says what to do about it."""
+
+    def __init__(self, message: str, mend: str = "") -> None:
+        super().__init__(f"{message}\n  {mend}" if mend else message)
+        self.message = message
+        self.mend = mend
+
+
+class NotAProjectError(AdaptInfError):
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} is no adapt_inf project.", "Make one with `adapt-inf init DIR`, or change into one.")
+
+
+class ConfigError(AdaptInfError):
+    def __init__(self, path: Path, key: str, problem: str) -> None:
+        super().__init__(f"{path}: `{key}`: {problem}.", "See the comments in that file for what each key takes.")
+
+
+class ModelError(AdaptInfError):
+    def __init__(self, model: str, problem: str) -> None:
+        super().__init__(
+            f"model {model}: {problem}.",
+            "Name a folder or hub id that AutoModelForImageTextToText and AutoProcessor load.",
+        )
+
+
+class DropError(AdaptInfError):
+    def __init__(self, drop: str, problem: str, mend: str = "") -> None:
+        super().__init__(f"drop {drop}: {problem}.", mend)
+
+
+class RoundError(AdaptInfError):
+    def __init__(self, round_id: str, problem: str, mend: str = "") -> None:
+        super().__init__(f"round {round_id}: {problem}.", mend)
+
+
+class StageInputError(AdaptInfError):
+    """A file that a stage reads is not there or does not fit the others."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"{path}: {problem}.", "Run the round again with `adapt-inf round`: missing stages run first.")

@@ -1,0 +1,1 @@
+"""Metrics of answers, and the figures over rounds: accuracy, forgetting, transfer."""

@@ -1,0 +1,105 @@
+"""Files that appear whole or not at all: write beside, fsync, rename.
+
+A killed writer leaves at most a hidden temporary file, which the next writer of the same name replaces.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file beside `path`, then put it in place in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.part")
+    write(beside)
+    with open(beside, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    write_whole(path, lambda part: _write_text(part, text))
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON; NaN is refused, since no other reader would take it."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_parquet(path: Path, frame: pd.DataFrame) -> None:
+    write_whole(path, lambda part: frame.to_parquet(part, index=False, compression="zstd"))
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    def save(part: Path) -> None:
+        with open(part, "wb") as file:
+            np.save(file, array, allow_pickle=False)
+
+    write_whole(path, save)
+
+
+def read_array(path: Path, mmap: bool = False) -> NDArray[Any]:
+    return np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give `source` a second name; costs no room on one file system. Neither may be edited in place afterwards."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def publish_folder(work: Path, target: Path) -> None:
+    """Put a finished folder in the place of `target` in one step; an older `target` is removed."""
+    for file in work.rglob("*"):
+        if file.is_file():
+            with open(file, "rb") as handle:
+                os.fsync(handle.fileno())
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        old = target.with_name(f".{target.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        os.rename(target, old)
+        os.rename(work, target)
+        shutil.rmtree(old)
+    else:
+        os.rename(work, target)
+
+
+def file_digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_digest(folder: Path) -> str:
+    """SHA-256 over the names and contents of a folder's files, in the order of their names."""
+    digest = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(f"{file.relative_to(folder).as_posix()}\0{file_digest(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def fingerprint(values: Iterable[Any]) -> str:
+    """Sixteen hex digits that stand for `values` (JSON-able): the key under which unfinished work may be resumed."""
+    return hashlib.sha256(json.dumps(list(values), sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""Vision-language models: load one with its adapter, make batches, train, generate."""

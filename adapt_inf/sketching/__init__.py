@@ -1,0 +1,1 @@
+"""Per-sample gradient sketches and the signals that the same pass yields."""

@@ -1,0 +1,1 @@
+"""One module per DVC stage: reads files, calls the library, writes files."""
