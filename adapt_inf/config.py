@@ -95,12 +95,12 @@ class Git:
 
 @dataclass(frozen=True, config=_STRICT)
 class Params:
-    """Everything in params.yaml. `round`, `parent`, `drop` and `root` are filled in when a round begins."""
+    """Everything in params.yaml. `round`, `parent` and `drop` are filled in when a round begins."""
 
     round: str = "scratch"
     parent: str = "base"
     drop: str = "scratch"
-    root: str = "."
+    scratch: list[Literal["scratch"]] = Field(default_factory=list, max_length=1)
     seed: int = 0
     ingest: Ingest = Field(default_factory=Ingest)
     sketch: Sketch = Field(default_factory=Sketch)

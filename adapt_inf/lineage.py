@@ -1,0 +1,248 @@
+"""The tree of rounds: which drop each took, which parent it builds on, how it ended, and where the head stands.
+
+A round is a folder with a frozen params.yaml and dvc.yaml and a round.json that says how it ended; the head is one small file.
+Nothing here is ever deleted but a round whose drop was refused before anything was computed from it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from adapt_inf.config import load_params
+from adapt_inf.errors import AdaptInfError, DropError, RoundError
+from adapt_inf.files import read_json, write_json, write_text
+from adapt_inf.project import BASE, Project
+
+READY = "READY"  # a drop counts once this file stands in it
+REFUSED = "REFUSED"  # why a drop was refused, in its folder
+_ROUND = re.compile(r"r(\d{3,})")
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round, as round.json holds it and `adapt-inf lineage --json` prints it.
+
+    `status` is running, done or failed. Counts and figures are None until the stage that yields them has run.
+    """
+
+    round: str
+    parent: str
+    drop: str
+    strategy: str
+    status: str = "running"
+    pool_hash: str | None = None
+    pool_size: int | None = None
+    candidates: int | None = None
+    selected: int | None = None
+    pruned: int | None = None
+    rejected: int | None = None
+    model_version: int | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@contextmanager
+def writer_lock(project: Project) -> Iterator[None]:
+    """Hold the project's one writer's place; it is free again when this process ends, however it ends.
+
+    Raises:
+        AdaptInfError: another process holds it, naming that process.
+    """
+    with open(project.rounds / ".lock", "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise AdaptInfError(
+                f"{project.root}: process {file.read().strip()} is running a round here.",
+                "One at a time: wait for it, or stop it and run the same command again.",
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def head(project: Project) -> str:
+    """The round that the next one builds on."""
+    path = project.rounds / "head.json"
+    return read_json(path)["round"] if path.is_file() else BASE
+
+
+def move_head(project: Project, round_id: str) -> None:
+    write_json(project.rounds / "head.json", {"round": round_id})
+
+
+def round_number(round_id: str) -> int:
+    """r007 -> 7, base -> 0: the step of a round in every curve."""
+    match = _ROUND.fullmatch(round_id)
+    return int(match[1]) if match else 0
+
+
+def rounds(project: Project) -> list[Round]:
+    """Every round that began, oldest first."""
+    found = (path.parent.name for path in project.rounds.glob("r*/round.json"))
+    return [read_round(project, name) for name in sorted(filter(_ROUND.fullmatch, found), key=round_number)]
+
+
+def read_round(project: Project, round_id: str) -> Round:
+    path = project.round(round_id) / "round.json"
+    if not path.is_file():
+        raise RoundError(round_id, "there is no such round", "`adapt-inf lineage` lists the rounds.")
+    return Round(**read_json(path))
+
+
+def write_round(project: Project, record: Round) -> None:
+    write_json(project.round(record.round) / "round.json", record.to_json())
+
+
+def ancestors(project: Project, round_id: str) -> list[Round]:
+    """The rounds from the one after base to `round_id`, oldest first."""
+    line: list[Round] = []
+    while round_id != BASE:
+        line.append(read_round(project, round_id))
+        round_id = line[-1].parent
+    return line[::-1]
+
+
+# --- drops ------------------------------------------------------------------------------------------------------------
+
+
+def add_drop(project: Project, source: Path, name: str) -> Path:
+    """Copy the folder `source` into drops/<name>, whole or not at all, and queue it.
+
+    Raises:
+        DropError: a drop of that name is there already.
+    """
+    target = project.drop(name)
+    if target.exists():
+        raise DropError(name, f"there is a drop of that name in {project.drops}", "Give this one another `name`.")
+    beside = project.drops / f".{name}.part"
+    shutil.rmtree(beside, ignore_errors=True)
+    shutil.copytree(source, beside, symlinks=True, ignore=shutil.ignore_patterns(READY, REFUSED))
+    (beside / READY).touch()
+    os.rename(beside, target)
+    return target
+
+
+def pending_drops(project: Project) -> list[str]:
+    """Drops that no round has taken yet, oldest first."""
+    taken = {record.drop for record in rounds(project)}
+    ready = [path for path in project.drops.glob(f"*/{READY}") if not (path.parent / REFUSED).exists()]
+    waiting = [path for path in ready if path.parent.name not in taken and not path.parent.name.startswith(".")]
+    return [path.parent.name for path in sorted(waiting, key=lambda path: (path.stat().st_mtime_ns, path.parent.name))]
+
+
+# --- a round's life ---------------------------------------------------------------------------------------------------
+
+
+def next_round(project: Project) -> str | None:
+    """The round to work on: one that was cut off or failed, else a new one for the oldest drop, else None."""
+    for record in rounds(project):
+        if record.status != "done":
+            return record.round
+    waiting = pending_drops(project)
+    return begin_round(project, waiting[0]) if waiting else None
+
+
+def begin_round(project: Project, drop: str) -> str:
+    """Freeze the definition for `drop` on top of the head; the round exists once its round.json does.
+
+    Raises:
+        ConfigError: params.yaml is not right; nothing was written.
+    """
+    params = load_params(project.params_file)
+    numbers = [round_number(record.round) for record in rounds(project)]
+    round_id, parent = f"r{max(numbers, default=0) + 1:03d}", head(project)
+    folder = project.round(round_id)
+    folder.mkdir(exist_ok=True)
+    filled = {"round": round_id, "parent": parent, "drop": drop}
+    write_text(folder / "params.yaml", freeze_params(project.params_file.read_text(encoding="utf-8"), filled))
+    write_text(folder / "dvc.yaml", freeze_pipeline((project.root / "dvc.yaml").read_text(encoding="utf-8")))
+    write_round(project, Round(round_id, parent, drop, params.select.strategy))
+    return round_id
+
+
+def freeze_params(text: str, filled: dict[str, str]) -> str:
+    """The text of params.yaml with the keys of `filled` set and the scratch round off; every other line stays as it is."""
+    kept = [line for line in text.splitlines() if not re.match(rf"({'|'.join(filled)}|scratch):", line)]
+    return "\n".join([*(f"{key}: {value}" for key, value in filled.items()), *kept]) + "\n"
+
+
+def freeze_pipeline(text: str) -> str:
+    """The stages of the root's dvc.yaml as they stand in a round's folder, two levels down, with that round's params.yaml."""
+    stages = {}
+    for name, definition in yaml.safe_load(text)["stages"].items():
+        stage = dict(definition["do"])
+        stage["params"] = [{"rounds/${round}/params.yaml": stage["params"]}]
+        stages[name] = {"wdir": "../..", **stage}
+    return yaml.safe_dump({"stages": stages}, sort_keys=False, width=120)
+
+
+def refuse_drop(project: Project, round_id: str, reason: str) -> None:
+    """Take back a round whose drop was refused at ingest: the round goes, the drop stays with the reason beside it."""
+    record = read_round(project, round_id)
+    write_text(project.drop(record.drop) / REFUSED, reason + "\n")
+    shutil.rmtree(project.round(round_id))
+
+
+def fail_round(project: Project, round_id: str, error: str) -> None:
+    write_round(project, replace(read_round(project, round_id), status="failed", error=error))
+
+
+def finish_round(project: Project, round_id: str) -> Round:
+    """Gather what the stages wrote into round.json, mark the round done, and move the head to it."""
+    record = replace(read_round(project, round_id), status="done", error=None, **round_facts(project, round_id))
+    write_round(project, record)
+    move_head(project, round_id)
+    return record
+
+
+def round_facts(project: Project, round_id: str) -> dict[str, Any]:
+    """Counts and figures of a round whose eight stages have run, by the names of `Round`'s fields."""
+    pool = read_json(project.output(round_id, "pool") / "pool.json")
+    selection = read_json(project.output(round_id, "select") / "selectors.json")
+    ingest = read_json(project.output(round_id, "ingest") / "report.json")
+    figures = read_json(project.output(round_id, "evaluate") / "metrics.json")
+    return {
+        "pool_hash": output_hash(project, round_id, "pool"),
+        "pool_size": pool["live"],
+        "candidates": selection["candidates"],
+        "selected": selection["selected"],
+        "pruned": pool["pruned"],
+        "rejected": ingest["rejected"],
+        "metrics": {key: value for key, value in figures.items() if key not in ("round", "parent")},
+    }
+
+
+def output_hash(project: Project, round_id: str, name: str) -> str:
+    """The DVC hash of an output of a round: the version of a pool or a model.
+
+    Raises:
+        RoundError: DVC has not recorded that output.
+    """
+    path = f"rounds/{round_id}/{name}"
+    lock = project.round(round_id) / "dvc.lock"
+    records = [project.round(round_id) / f"{name}.dvc"] if round_id == BASE else [lock]
+    for file in records:
+        if not file.is_file():
+            continue
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        stages = content.get("stages", {"": content}).values()
+        for out in (out for stage in stages for out in stage.get("outs", [])):
+            if out["path"] in (path, name):
+                return out["md5"]
+    raise RoundError(round_id, f"DVC has no record of its {name}", "Run `adapt-inf round` to complete it.")

@@ -1,0 +1,67 @@
+"""Run one stage of one round in this process, and leave beside the round how long it took and what it needed.
+
+The figures go to rounds/<round>/log/<stage>.json, outside every output: a time in an output would change its hash.
+"""
+
+from __future__ import annotations
+
+import importlib
+import resource
+import time
+from typing import Any
+
+from adapt_inf.config import load_params
+from adapt_inf.errors import AdaptInfError, RoundError
+from adapt_inf.files import read_json, write_json
+from adapt_inf.project import SCRATCH, Project
+from adapt_inf.stages.context import StageContext
+
+STAGES = ("ingest", "sketch", "cluster", "score", "select", "prune", "train", "evaluate")
+
+OUTPUTS = {stage: stage for stage in STAGES} | {"prune": "pool", "train": "model"}
+"""The folder of a round that each stage writes."""
+
+
+def run_stage(project: Project, round_id: str, stage: str) -> dict[str, Any]:
+    """Run `stage` of `round_id` and return its report, as written to the round's log.
+
+    Raises:
+        AdaptInfError: the fault and its mend; it is also left in the log, for the flow that waits behind DVC.
+    """
+    if stage not in STAGES:
+        raise RoundError(round_id, f"there is no stage {stage}", f"The stages are {', '.join(STAGES)}.")
+    if not project.params_of(round_id).is_file() or (round_id != SCRATCH and not project.round(round_id).is_dir()):
+        raise RoundError(round_id, "there is no such round", "`adapt-inf lineage` lists the rounds.")
+    log = project.log(round_id)
+    fault = log / f"{stage}.error.json"
+    fault.unlink(missing_ok=True)
+    module = importlib.import_module(f"adapt_inf.stages.{stage}")
+    started = time.monotonic()
+    try:
+        params = load_params(project.params_of(round_id))
+        report = module.run(StageContext(project, round_id, params))
+    except AdaptInfError as error:
+        write_json(fault, {"kind": type(error).__name__, "message": str(error)})
+        raise
+    outcome = {
+        "stage": stage,
+        "seconds": round(time.monotonic() - started, 3),
+        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "cached": False,
+        "report": report,
+    }
+    write_json(log / f"{stage}.json", outcome)
+    return outcome
+
+
+def stage_outcome(project: Project, round_id: str, stage: str, *, cached: bool) -> dict[str, Any]:
+    """What the log says of a stage that ran, now or (`cached`) before; only its name where the log is gone."""
+    path = project.log(round_id) / f"{stage}.json"
+    outcome = read_json(path) if path.is_file() else {"stage": stage, "report": {}}
+    return outcome | {"cached": cached}
+
+
+def stage_fault(project: Project, round_id: str, stage: str) -> dict[str, str] | None:
+    """The fault with a mend that a stage left, or None where it ended some other way."""
+    path = project.log(round_id) / f"{stage}.error.json"
+    return read_json(path) if path.is_file() else None
