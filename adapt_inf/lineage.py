@@ -1,7 +1,7 @@
 """The tree of rounds: which drop each took, which parent it builds on, how it ended, and where the head stands.
 
-A round is a folder with a frozen params.yaml and dvc.yaml and a round.json that says how it ended; the head is one small file.
-Nothing here is ever deleted but a round whose drop was refused before anything was computed from it.
+A round is a folder with a frozen params.yaml and dvc.yaml and a round.json that says how it ended; the head is one small
+file. Nothing here is ever deleted but a round whose drop was refused before anything was computed from it.
 """
 
 from __future__ import annotations
@@ -146,7 +146,18 @@ def pending_drops(project: Project) -> list[str]:
     return [path.parent.name for path in sorted(waiting, key=lambda path: (path.stat().st_mtime_ns, path.parent.name))]
 
 
+def refused_drops(project: Project) -> dict[str, str]:
+    """Drops that a round refused, with the reason."""
+    found = sorted(project.drops.glob(f"*/{REFUSED}"))
+    return {path.parent.name: path.read_text(encoding="utf-8").strip() for path in found}
+
+
 # --- a round's life ---------------------------------------------------------------------------------------------------
+
+
+def has_work(project: Project) -> bool:
+    """Whether a drop waits or a round is not done."""
+    return bool(pending_drops(project)) or any(record.status != "done" for record in rounds(project))
 
 
 def next_round(project: Project) -> str | None:
@@ -177,13 +188,13 @@ def begin_round(project: Project, drop: str) -> str:
 
 
 def freeze_params(text: str, filled: dict[str, str]) -> str:
-    """The text of params.yaml with the keys of `filled` set and the scratch round off; every other line stays as it is."""
+    """The text of params.yaml with the keys of `filled` set and the scratch round off; other lines stay as they are."""
     kept = [line for line in text.splitlines() if not re.match(rf"({'|'.join(filled)}|scratch):", line)]
     return "\n".join([*(f"{key}: {value}" for key, value in filled.items()), *kept]) + "\n"
 
 
 def freeze_pipeline(text: str) -> str:
-    """The stages of the root's dvc.yaml as they stand in a round's folder, two levels down, with that round's params.yaml."""
+    """The stages of the root's dvc.yaml as they stand in a round's folder, with that round's params.yaml."""
     stages = {}
     for name, definition in yaml.safe_load(text)["stages"].items():
         stage = dict(definition["do"])
@@ -203,11 +214,18 @@ def fail_round(project: Project, round_id: str, error: str) -> None:
     write_round(project, replace(read_round(project, round_id), status="failed", error=error))
 
 
-def finish_round(project: Project, round_id: str) -> Round:
-    """Gather what the stages wrote into round.json, mark the round done, and move the head to it."""
-    record = replace(read_round(project, round_id), status="done", error=None, **round_facts(project, round_id))
+def gather_facts(project: Project, round_id: str) -> Round:
+    """Take what the stages wrote into round.json; the round is not done yet."""
+    record = replace(read_round(project, round_id), error=None, **round_facts(project, round_id))
     write_round(project, record)
+    return record
+
+
+def finish_round(project: Project, round_id: str, model_version: int | None) -> Round:
+    """Move the head to a round whose facts are gathered, then mark it done: killed in between, it is finished again."""
+    record = replace(read_round(project, round_id), status="done", model_version=model_version)
     move_head(project, round_id)
+    write_round(project, record)
     return record
 
 

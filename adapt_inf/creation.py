@@ -1,0 +1,72 @@
+"""Make a project: its definition, the model and pool where its lineage starts, and what that model knows.
+
+Everything is made in a hidden folder beside the target and renamed at the end, so a failed or killed `init` leaves no
+project. Imports torch: run it in a process of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from importlib import resources
+from pathlib import Path
+
+from adapt_inf import versions
+from adapt_inf.config import load_params
+from adapt_inf.errors import AdaptInfError
+from adapt_inf.project import BASE, Project
+
+
+def definition(name: str) -> str:
+    """The text of `params.yaml` or `dvc.yaml` as the package ships it."""
+    return (resources.files("adapt_inf") / "definition" / name).read_text(encoding="utf-8")
+
+
+def shipped_model() -> str:
+    """The folder of the tiny base model inside the package."""
+    return str(resources.files("adapt_inf") / "demo" / BASE)
+
+
+def create_project(target: Path, model: str, pool: Path | None, params_text: str) -> Project:
+    """Make a project at `target` that starts from `model`.
+
+    Args:
+        target: a folder that is not there yet, or empty.
+        model: a folder or a hub id of an image-text-to-text model.
+        pool: a drop folder with what the model was trained on and a suite that tests it; None: an empty pool.
+        params_text: the project's params.yaml.
+
+    Raises:
+        AdaptInfError: `target` is not empty, or what `model`, `pool` or `params_text` is at fault with.
+    """
+    from adapt_inf.data.pool import create_base_pool
+    from adapt_inf.models.importing import import_model
+    from adapt_inf.stages.evaluate import evaluate_base
+
+    target = target.resolve()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise AdaptInfError(f"{target} is not empty.", "Name a folder that is not there yet.")
+    beside = target.with_name(f".{target.name}.part")
+    shutil.rmtree(beside, ignore_errors=True)
+    project = Project(beside)
+    base = project.round(BASE)
+    base.mkdir(parents=True)
+    try:
+        project.drops.mkdir()
+        project.params_file.write_text(params_text, encoding="utf-8")
+        (beside / "dvc.yaml").write_text(definition("dvc.yaml"), encoding="utf-8")
+        params = load_params(project.params_file)
+        import_model(model, base / "model")
+        create_base_pool(base / "pool", pool, params)
+        evaluate_base(project, params)
+        versions.create_repository(beside, git=params.git.commit)
+        versions.add_outputs(beside, [f"rounds/{BASE}/{name}" for name in ("model", "pool", "evaluate")])
+        if params.git.commit:
+            versions.commit_round(project, BASE, f"Begin a lineage from {Path(model).name}")
+        if target.exists():
+            target.rmdir()
+        os.rename(beside, target)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    return Project(target)

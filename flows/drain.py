@@ -1,0 +1,29 @@
+"""Run a round for every drop that waits, oldest first, until none does: what a schedule, an event and a command mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow
+
+from adapt_inf import lineage
+from adapt_inf.project import Project
+from adapt_inf.tracking import rounds as tracked
+from flows.round import lifelong_round
+
+
+@flow(name="drain", flow_run_name="drain {root}")
+def drain(root: str) -> list[str]:
+    """Work off the queue of the project at `root`; the rounds that were done.
+
+    Raises:
+        AdaptInfError: another process is at work here, or a round failed (the rounds before it stand).
+    """
+    project = Project(Path(root))
+    done = []
+    with lineage.writer_lock(project):
+        tracked.fail_stale(project)
+        while (round_id := lineage.next_round(project)) is not None:
+            lifelong_round(root, round_id)
+            done.append(round_id)
+    return done

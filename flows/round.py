@@ -1,0 +1,105 @@
+"""One lifelong round: a Prefect task per stage, each a DVC stage, whose lock file is the only resume state.
+
+A stage that DVC finds up to date does not run again; what it left is logged to MLflow all the same, so a round that was
+cut off and started again looks in MLflow like one that was not.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from adapt_inf import lineage, versions
+from adapt_inf.config import load_params
+from adapt_inf.errors import AdaptInfError, DropError
+from adapt_inf.project import Project
+from adapt_inf.stages.runner import STAGES, stage_fault, stage_outcome
+from adapt_inf.tracking import rounds, timeline
+
+
+@flow(name="round", flow_run_name="{round_id}")
+def lifelong_round(root: str, round_id: str) -> dict[str, Any]:
+    """Run the eight stages of `round_id` in the project at `root`; the round's record.
+
+    Raises:
+        DropError: the drop was refused at ingest; the round is taken back.
+        AdaptInfError: a stage failed; the round stays, marked, and the same call goes on from there.
+    """
+    project = Project(Path(root))
+    record = lineage.read_round(project, round_id)
+    say(f"round {round_id}: drop {record.drop} on top of {record.parent}, strategy {record.strategy}")
+    rounds.begin_round(project, round_id)
+    try:
+        for stage in STAGES:
+            run_stage.with_options(name=stage)(root, round_id, stage)
+        return complete(root, round_id)
+    except DropError as error:
+        rounds.finish_round(project, round_id, "failed", _facts(record))
+        lineage.refuse_drop(project, round_id, str(error))
+        raise
+    except AdaptInfError as error:
+        rounds.finish_round(project, round_id, "failed", _facts(record))
+        lineage.fail_round(project, round_id, str(error))
+        raise
+
+
+@task(cache_policy=NO_CACHE, task_run_name="{stage}")
+def run_stage(root: str, round_id: str, stage: str) -> dict[str, Any]:
+    """Bring one stage up to date and log what it left; its outcome."""
+    project = Project(Path(root))
+    try:
+        ran = versions.reproduce(project, round_id, stage)
+    except versions.StageFailedError as error:
+        fault = stage_fault(project, round_id, stage)
+        if fault is None:
+            raise
+        kind = DropError if fault["kind"] == DropError.__name__ and stage == "ingest" else AdaptInfError
+        raise _with_message(kind, fault["message"]) from error
+    outcome = stage_outcome(project, round_id, stage, cached=not ran)
+    rounds.log_stage(project, round_id, stage, outcome)
+    say(describe(round_id, outcome))
+    return outcome
+
+
+@task(cache_policy=NO_CACHE, task_run_name="complete")
+def complete(root: str, round_id: str) -> dict[str, Any]:
+    """Write the round's record, move the head, commit, and register the model."""
+    project = Project(Path(root))
+    record = lineage.gather_facts(project, round_id)
+    version = rounds.finish_round(project, round_id, "done", _facts(record))
+    timeline.log_timeline(project, [each.to_json() for each in lineage.ancestors(project, round_id)])
+    record = lineage.finish_round(project, round_id, version)
+    if load_params(project.params_of(round_id)).git.commit:
+        message = f"Round {round_id}: take in {record.drop} ({record.strategy})"
+        rounds.tag_commit(project, round_id, versions.commit_round(project, round_id, message))
+    return record.to_json()
+
+
+def _facts(record: lineage.Round) -> dict[str, Any]:
+    return {key: getattr(record, key) for key in ("pool_hash", "parent", "drop", "strategy")}
+
+
+def _with_message(kind: type[AdaptInfError], message: str) -> AdaptInfError:
+    """An error of `kind` that reads as `message`: it was raised in another process and stands written already."""
+    error = kind.__new__(kind)
+    AdaptInfError.__init__(error, message)
+    return error
+
+
+def describe(round_id: str, outcome: dict[str, Any]) -> str:
+    """One line on a stage that has ended: seconds, peak memory, what it counted."""
+    counts = ", ".join(f"{value:,} {name}" for name, value in outcome["report"].items() if isinstance(value, int))
+    name = f"  {round_id} {outcome['stage']:<9}"
+    if outcome["cached"]:
+        return f"{name} up to date"
+    return f"{name} {outcome['seconds']:6.1f} s {outcome['peak_memory_mb']:6,.0f} MB  {counts}"
+
+
+def say(line: str) -> None:
+    """Tell the person at the terminal and whoever reads the run in Prefect's page."""
+    print(line, file=sys.stderr, flush=True)
+    get_run_logger().info(line.strip())
