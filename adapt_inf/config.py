@@ -128,6 +128,29 @@ def load_params(path: Path) -> Params:
     return parse_params(values if values is not None else {}, path)
 
 
+def set_values(text: str, values: dict[str, Any]) -> str:
+    """The text of a params.yaml with `section.key` (or `key`) set to each of `values`; comments and the rest stay.
+
+    Raises:
+        KeyError: there is no line for that key.
+    """
+    lines = text.splitlines()
+    for place, value in values.items():
+        *section, key = place.split(".")
+        start = next(i for i, line in enumerate(lines) if line == f"{section[0]}:") if section else -1
+        lead = ("  " if section else "") + f"{key}:"
+        for i, line in enumerate(lines[start + 1 :], start + 1):
+            if section and line and not line.startswith(" "):
+                raise KeyError(place)
+            if line.startswith(lead):
+                _, mark, comment = line.partition(" #")
+                lines[i] = f"{lead} {json.dumps(value)}".ljust(27 if mark else 0) + f"{mark}{comment}"
+                break
+        else:
+            raise KeyError(place)
+    return "\n".join(lines) + "\n"
+
+
 def parse_params(values: Any, path: Path) -> Params:
     """Check `values` as read from `path`; see `load_params`."""
     try:

@@ -1,6 +1,6 @@
 """The tree of rounds: which drop each took, which parent it builds on, how it ended, and where the head stands.
 
-A round is a folder with a frozen params.yaml and dvc.yaml and a round.json that says how it ended; the head is one small
+A round is a folder with a frozen params.yaml and dvc.yaml and a round.json that says how it ended; the head is a small
 file. Nothing here is ever deleted but a round whose drop was refused before anything was computed from it.
 """
 

@@ -1,4 +1,4 @@
-"""Run a round for every drop that waits, oldest first, until none does: what a schedule, an event and a command mean."""
+"""Run a round for every drop that waits, oldest first, until none does: what a schedule, event or command means."""
 
 from __future__ import annotations
 

@@ -1,0 +1,85 @@
+"""The demo: a project that starts from the shipped model, the continuum dropped on it, and a round for every drop.
+
+Started again in the same folder it goes on where it was. The rounds run in this process, which never imports torch: making the
+project does, so that runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from adapt_inf import lineage
+from adapt_inf.config import load_params, set_values
+from adapt_inf.creation import definition, shipped_model
+from adapt_inf.errors import AdaptInfError
+from adapt_inf.project import Project
+
+PARAMS: dict[str, Any] = {
+    "ingest.shard_samples": 500,
+    "sketch.dim": 512,
+    "select.budget": 0.25,
+    "prune.pool_cap": 5000,
+    "train.steps": 400,
+    "train.learning_rate": 2.0e-3,
+    "evaluate.max_new_tokens": 8,
+    "evaluate.batch_size": 128,
+}
+"""Where the demo's params.yaml differs from the default, which is meant for models a thousand times larger."""
+
+
+def run_demo(target: Path, drops: int | None, strategy: str, seed: int) -> str:
+    """Make or continue the demo at `target`; what to print at the end.
+
+    Raises:
+        AdaptInfError: `target` holds something else, or a demo of another strategy or seed.
+    """
+    from adapt_inf.demo.compose import DROPS, compose_drop
+    from adapt_inf.tracking.pictures import write_pictures
+    from adapt_inf.tracking.summary import lineage_table, mlflow_command
+
+    if drops is not None and not 1 <= drops <= len(DROPS):
+        raise AdaptInfError(f"--drops {drops}: the continuum has {len(DROPS)} drops.", f"Take 1 to {len(DROPS)}.")
+    project = _project(target, strategy, seed)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in DROPS[:drops]:
+            if not project.drop(name).exists():
+                compose_drop(name, Path(folder) / name)
+                lineage.add_drop(project, Path(folder) / name, name)
+    if lineage.has_work(project):
+        from flows.drain import drain
+
+        drain(str(project.root))
+    entries = [record.to_json() for record in lineage.rounds(project)]
+    pictures = write_pictures(project, lineage.head(project), entries)
+    shown = "\n".join(f"  {path}" for path in pictures)
+    return f"{lineage_table(entries)}\n\nPictures:\n{shown}\n\nMLflow:\n{mlflow_command(project)}"
+
+
+def _project(target: Path, strategy: str, seed: int) -> Project:
+    """The demo's project at `target`, made if it is not there."""
+    from adapt_inf.demo.compose import compose_base
+
+    if (target / "params.yaml").is_file():
+        project = Project.find(target)
+        params = load_params(project.params_file)
+        if (params.select.strategy, params.seed) != (strategy, seed):
+            raise AdaptInfError(
+                f"{target} holds a demo with strategy {params.select.strategy}, seed {params.seed}.",
+                "Name another folder with --dir.",
+            )
+        return project
+    with tempfile.TemporaryDirectory() as folder:
+        params_file = Path(folder) / "params.yaml"
+        values = PARAMS | {"select.strategy": strategy, "seed": seed}
+        params_file.write_text(set_values(definition("params.yaml"), values), encoding="utf-8")
+        pool = Path(folder) / "base"
+        compose_base(pool)
+        command = [sys.executable, "-m", "adapt_inf.cli", "init", str(target), "--model", shipped_model()]
+        done = subprocess.run([*command, "--pool", str(pool), "--params", str(params_file)], check=False)
+    if done.returncode:
+        raise AdaptInfError(f"The project at {target} could not be made.", "The reason stands above.")
+    return Project.find(target)
