@@ -1,0 +1,250 @@
+"""A round in MLflow: one run, a child run per stage, a version of the registered model.
+
+All of it is written by the orchestrator from the files that the stages left, so a stage that DVC took from its cache
+logs as one that ran, and everything may be logged again: runs are found by their tags. A whole round costs about half a
+second.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from adapt_inf.config import load_params
+from adapt_inf.files import folder_digest
+from adapt_inf.project import Project
+from adapt_inf.tracking.describe import round_note
+from adapt_inf.tracking.reports import FIGURES, RoundFiles, matrix_table, round_number, selector_table
+from adapt_inf.tracking.store import (
+    KIND,
+    NOTE,
+    ROUND,
+    STAGE,
+    Store,
+    as_params,
+    connect,
+    ensure_run,
+    find_runs,
+    flat,
+    is_number,
+    now_ms,
+    store_name,
+    write,
+    write_tables,
+)
+
+if TYPE_CHECKING:
+    from mlflow.entities import DatasetInput, Run
+
+FINISHED = "finished"  # the status of a round whose model may become champion
+
+_RUN_STATUS = {FINISHED: "FINISHED", "killed": "KILLED"}  # any other status of a round is a run that failed
+_PARENT_RUN = "mlflow.parentRunId"
+_DIGEST_LENGTH = 36  # of an MLflow dataset: DVC's "<md5>.dir" to the letter
+
+
+def begin_round(project: Project, round_id: str) -> str:
+    """The id of the round's run, marked RUNNING: the one that an earlier attempt left, or a new one."""
+    store = connect(project)
+    found = _runs_of(store, round_id).get("")
+    run_id = _ensure_round(store, project, round_id, found)
+    if found is not None and run_id == found.info.run_id and found.info.status != "RUNNING":
+        store.client.update_run(run_id, status="RUNNING")
+    return run_id
+
+
+def log_stage(project: Project, round_id: str, stage: str, outcome: dict[str, Any]) -> None:
+    """Log one stage as a child of the round's run.
+
+    Args:
+        stage: one of the eight.
+        outcome: what the stage runner returned, shaped as rounds/<round>/log/<stage>.json, which wins where it exists;
+            a stage that raised has `error`, a line.
+    """
+    store = connect(project)
+    runs = _runs_of(store, round_id)
+    child = runs.get(stage)
+    cached = bool(outcome.get("cached", False))
+    if cached and child is not None and child.info.status == "FINISHED":
+        return  # nothing happened since it was logged
+    files = RoundFiles(project, round_id)
+    measured = {**outcome, **files.log(stage)}
+    seconds = measured.get("seconds") or 0.0
+    parent_id = runs[""].info.run_id if "" in runs else _ensure_round(store, project, round_id, None)
+    tags = {KIND: "stage", ROUND: round_id, STAGE: stage, _PARENT_RUN: parent_id}
+    params = as_params(asdict(load_params(project.params_of(round_id))).get(stage, {}))
+    began = now_ms() - (0 if cached else int(1000 * seconds))
+    run_id = ensure_run(store, child, f"{round_id} {stage}", tags, params, began)
+    error = outcome.get("error")
+    labels = {"adapt_inf.cached": str(cached).lower()} | ({NOTE: str(error)} if error else {})
+    write(store, run_id, _stage_metrics(measured, seconds), tags=labels)
+    if stage == "select" and files.selectors:
+        write_tables(store, run_id, {"selectors.json": selector_table(files.selectors)})
+    store.client.set_terminated(run_id, "FAILED" if error else "FINISHED")
+
+
+def finish_round(project: Project, round_id: str, status: str, facts: dict[str, Any]) -> str | None:
+    """Log what the round came to, register its model and end its run.
+
+    Args:
+        status: of the round in the lineage. `finished` ends the run as FINISHED and makes the model `champion`,
+            `killed` ends it as KILLED, anything else as FAILED; only the first moves the aliases.
+        facts: pool_hash, parent, drop, strategy, commit; each may be None or missing.
+
+    Returns:
+        The version of the registered model, or None where the round has no model.
+    """
+    store = connect(project)
+    files = RoundFiles(project, round_id)
+    run_id = _ensure_round(store, project, round_id, _runs_of(store, round_id).get(""))
+    note = round_note(files, status, facts)
+    known = {key: str(value) for key, value in facts.items() if value is not None}
+    tags = {f"adapt_inf.{key}": value for key, value in known.items()} | {"adapt_inf.status": status, NOTE: note}
+    if "commit" in known:
+        tags["mlflow.source.git.commit"] = known["commit"]
+    write(store, run_id, round_metrics(files), tags=tags, step=round_number(round_id))
+    inputs = _dataset_inputs(files, facts)
+    if inputs:
+        store.client.log_inputs(run_id, datasets=inputs)
+    tables = {}
+    if files.selectors:
+        tables["selectors.json"] = selector_table(files.selectors)
+    if files.matrix:
+        tables["accuracy_matrix.json"] = matrix_table(files.matrix)
+    if tables:
+        write_tables(store, run_id, tables)
+    pictures = project.round(round_id) / "pictures"
+    if pictures.is_dir():
+        store.client.log_artifacts(run_id, str(pictures), "pictures")
+    version = _register(store, files, run_id, status, known, note)
+    store.client.set_terminated(run_id, _RUN_STATUS.get(status, "FAILED"))
+    return version
+
+
+def fail_stale(project: Project) -> int:
+    """Mark every run that a killed process left RUNNING as KILLED; how many there were.
+
+    The caller sees to it that nobody else is writing.
+    """
+    store = connect(project)
+    stale = find_runs(store, {}, status="RUNNING")
+    for run in stale:
+        store.client.set_terminated(run.info.run_id, "KILLED")
+    return len(stale)
+
+
+def round_metrics(files: RoundFiles) -> dict[str, Any]:
+    """Every figure of a round under the name that it has in MLflow: the figures, the counts, skills/<suite>/<skill>."""
+    found = {name: files.metrics.get(name) for name in FIGURES}
+    found |= {f"rare/{name}": value for name, value in (files.metrics.get("rare") or {}).items()}
+    found |= files.counts
+    found |= {f"skills/{skill}": score for skill, score in files.metrics.get("skills", {}).items()}
+    return found
+
+
+def _runs_of(store: Store, round_id: str) -> dict[str, Run]:
+    """The round's runs by stage, its own under the empty name."""
+    return {run.data.tags.get(STAGE, ""): run for run in find_runs(store, {ROUND: round_id})}
+
+
+def _ensure_round(store: Store, project: Project, round_id: str, found: Run | None) -> str:
+    params = load_params(project.params_of(round_id))
+    tags = {
+        KIND: "round",
+        ROUND: round_id,
+        "adapt_inf.parent": params.parent,
+        "adapt_inf.drop": params.drop,
+        "adapt_inf.strategy": params.select.strategy,
+        "mlflow.source.name": "adapt-inf round",
+        "mlflow.source.type": "LOCAL",
+    }
+    # All of params.yaml, so that two rounds can be compared in the UI.
+    return ensure_run(store, found, f"{round_id} {params.drop}", tags, as_params(asdict(params)))
+
+
+def _stage_metrics(measured: dict[str, Any], seconds: float) -> dict[str, Any]:
+    report = flat(measured.get("report") or {})
+    metrics: dict[str, Any] = {"seconds": seconds, "peak_memory_mb": measured.get("peak_memory_mb")}
+    samples: Any = report.get("samples")
+    if is_number(samples) and seconds > 0:
+        metrics["samples_per_second"] = samples / seconds
+    return metrics | {f"report/{key}": value for key, value in report.items()}
+
+
+def _dataset_inputs(files: RoundFiles, facts: dict[str, Any]) -> list[DatasetInput]:
+    """The parent's pool and the drop, which the round read, and the pool that it left."""
+    import json
+
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    parent, drop = facts.get("parent"), facts.get("drop")
+    pool = files.hashes.get(f"rounds/{parent}/pool") if parent else None
+    found = [
+        (f"pool {parent}", pool, f"rounds/{parent}/pool", "pool before", {}),
+        (f"drop {drop}", files.drop_hash(drop) if drop else None, f"drops/{drop}", "drop", files.ingest),
+        (f"pool {files.round}", facts.get("pool_hash"), f"rounds/{files.round}/pool", "pool after", files.pool),
+    ]
+    return [
+        DatasetInput(
+            Dataset(
+                name=name,
+                digest=digest[:_DIGEST_LENGTH],
+                source_type="local",
+                source=json.dumps({"uri": path}),
+                profile=json.dumps({key: value for key, value in flat(profile).items() if is_number(value)}),
+            ),
+            [InputTag("mlflow.data.context", context)],
+        )
+        for name, digest, path, context, profile in found
+        if digest
+    ]
+
+
+def _register(
+    store: Store, files: RoundFiles, run_id: str, status: str, known: dict[str, str], note: str
+) -> str | None:
+    """A version for the round's adapter; the one that is there when the adapter is the same."""
+    adapter = files.project.output(files.round, "model")
+    if not adapter.is_dir():
+        return None
+    client, name = store.client, store_name(files.project)
+    tags: dict[str, str] = {key: value for key, value in known.items() if key != "pool_hash"}
+    tags |= {"round": files.round, "status": status, "adapter": folder_digest(adapter)}
+    if "pool_hash" in known:
+        tags["pool_version"] = known["pool_hash"]
+    version = None
+    for old in client.search_model_versions(f"run_id = '{run_id}'"):
+        if old.tags.get("adapter") == tags["adapter"]:
+            version = str(old.version)
+        else:
+            client.delete_model_version(name, old.version)  # the round was run again and came out otherwise
+    aliases = _registered_model(store, name)
+    if version is None:
+        client.log_artifacts(run_id, str(adapter), "model")
+        source = f"{client.get_run(run_id).info.artifact_uri}/model"
+        version = str(client.create_model_version(name, source, run_id, tags, description=note).version)
+    champion = aliases.get("champion")
+    if status == FINISHED and champion != version:
+        client.set_registered_model_alias(name, "champion", version)
+        if champion is not None:
+            client.set_registered_model_alias(name, "previous", champion)
+    return version
+
+
+def _registered_model(store: Store, name: str) -> dict[str, str]:
+    """The aliases of the registered model, which is made where it is not there."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        model = store.client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        model = store.client.create_registered_model(name, description=_MODEL_NOTE)
+    return {alias: str(version) for alias, version in model.aliases.items()}
+
+
+_MODEL_NOTE = (
+    "One version per round of the lineage: a PEFT adapter on the base model in `rounds/base/model`. `champion` is the "
+    "head's, `previous` the one before it. The tag `pool_version` is the DVC hash of the pool that the round left."
+)

@@ -1,0 +1,198 @@
+"""The MLflow store of a project, and the few words in which the rest of tracking speaks to it.
+
+A project is an experiment named after its folder, in mlflow.db at its root with artifacts beside it;
+MLFLOW_TRACKING_URI wins. Every run of ours is found again by its tags, so that logging twice changes nothing. Opening
+costs 1 s of imports, and some seconds more the first time, while MLflow lays out its tables; after that a round trip is
+about 10 ms.
+
+MLflow is imported inside functions only: the command line answers without it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adapt_inf.files import fingerprint
+from adapt_inf.project import Project
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+KIND = "adapt_inf.kind"  # round, stage or timeline
+ROUND = "adapt_inf.round"
+STAGE = "adapt_inf.stage"
+NOTE = "mlflow.note.content"  # what the UI shows as a run's description, in Markdown
+
+_METRICS_PER_BATCH = 1000  # limits of MLflow's log_batch
+_PARAMS_OR_TAGS_PER_BATCH = 100
+_TAG_LENGTH = 8000
+_PAGE = 1000
+
+
+@dataclass(frozen=True)
+class Store:
+    """A client and the experiment that it writes into."""
+
+    client: MlflowClient
+    experiment_id: str
+
+
+def store_name(project: Project) -> str:
+    """The name of the project's experiment and registered model: its folder's, less what MLflow refuses."""
+    return re.sub(r"[^\w.\- ]", "_", project.root.resolve().name) or "adapt_inf"
+
+
+def tracking_uri(project: Project) -> str:
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project.root.resolve() / 'mlflow.db'}"
+
+
+def open_store(project: Project) -> MlflowClient:
+    """A client on the project's store, made with its experiment where it is not there yet."""
+    return connect(project).client
+
+
+def connect(project: Project) -> Store:
+    return _connect(project.root.resolve(), store_name(project), tracking_uri(project))
+
+
+@lru_cache(maxsize=8)
+def _connect(root: Path, name: str, uri: str) -> Store:
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("DO_NOT_TRACK", "true")
+    from mlflow import MlflowClient
+
+    for noisy in ("alembic", "mlflow.store.db.utils"):  # a page of migrations on every new project
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    experiment = client.get_experiment_by_name(name)
+    if experiment is not None:
+        return Store(client, experiment.experiment_id)
+    # A tracking server keeps artifacts where it was told to; our own store keeps them in the project.
+    location = (root / "mlartifacts").as_uri() if uri.startswith("sqlite:") else None
+    return Store(client, client.create_experiment(name, artifact_location=location))
+
+
+def find_runs(store: Store, tags: Mapping[str, str], status: str | None = None) -> list[Run]:
+    """The live runs of the experiment that carry all of `tags`, newest first."""
+    conditions = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
+    if status:
+        conditions.append(f"attributes.status = '{status}'")
+    found: list[Run] = []
+    token: str | None = None
+    while True:
+        page = store.client.search_runs([store.experiment_id], " and ".join(conditions), 1, _PAGE, None, token)
+        found.extend(page)
+        token = page.token
+        if not token:
+            return found
+
+
+def ensure_run(
+    store: Store,
+    found: Run | None,
+    name: str,
+    tags: Mapping[str, str],
+    params: Mapping[str, str],
+    start_time: int | None = None,
+) -> str:
+    """The id of `found`, or of a new run, holding `params`.
+
+    MLflow never changes a parameter that was logged. A run whose parameters differ belongs to another attempt at the
+    same thing, so it goes to MLflow's trash and a new one takes its place.
+    """
+    if found is not None:
+        logged = found.data.params
+        if all(logged.get(key, value) == value for key, value in params.items()):
+            if len(logged) < len(params):
+                write(store, found.info.run_id, params=params)
+            return found.info.run_id
+        store.client.delete_run(found.info.run_id)
+    run = store.client.create_run(store.experiment_id, run_name=name, tags=dict(tags), start_time=start_time)
+    if params:
+        write(store, run.info.run_id, params=params)
+    return run.info.run_id
+
+
+def write(
+    store: Store,
+    run_id: str,
+    metrics: Mapping[str, Any] | None = None,
+    params: Mapping[str, str] | None = None,
+    tags: Mapping[str, str] | None = None,
+    step: int = 0,
+    timestamp: int | None = None,
+) -> None:
+    """Log all of it in as few round trips as MLflow's limits allow; metrics that are no finite number are left out.
+
+    Args:
+        metrics: name to number; names are made fit by `metric_key`.
+        timestamp: of the metrics, in ms; the same key, value, step and timestamp logged twice is one point.
+    """
+    from mlflow.entities import Metric, Param, RunTag
+
+    at = now_ms() if timestamp is None else timestamp
+    points = [Metric(metric_key(key), float(v), at, step) for key, v in (metrics or {}).items() if is_number(v)]
+    settings = [Param(key, value) for key, value in (params or {}).items()]
+    labels = [RunTag(key, value[:_TAG_LENGTH]) for key, value in (tags or {}).items()]
+    size = _PARAMS_OR_TAGS_PER_BATCH
+    while points or settings or labels:
+        store.client.log_batch(run_id, points[:_METRICS_PER_BATCH], settings[:size], labels[:size])
+        del points[:_METRICS_PER_BATCH], settings[:size], labels[:size]
+
+
+def write_tables(
+    store: Store, run_id: str, tables: Mapping[str, tuple[Sequence[str], Iterable[Sequence[Any]]]]
+) -> None:
+    """Log tables as artifacts that the UI shows as tables.
+
+    The file and the tag are those of MLflow's `log_table`, which would append to a table that is already there.
+
+    Args:
+        tables: file name to (columns, rows).
+    """
+    import json
+
+    for name, (columns, rows) in tables.items():
+        store.client.log_dict(run_id, {"columns": list(columns), "data": [list(row) for row in rows]}, name)
+    listed = [{"path": name, "type": "table"} for name in tables]
+    write(store, run_id, tags={"mlflow.loggedArtifacts": json.dumps(listed)})
+
+
+def metric_key(name: str) -> str:
+    """`name` as MLflow takes it: a replaced character is paid for by a short digest, so that no two names meet."""
+    fit = re.sub(r"[^\w.\- /]", "_", name)
+    fit = "/".join(part.strip() if part.strip(" .") else "_" for part in fit.split("/"))[:240]
+    return fit if fit == name else f"{fit}-{fingerprint([name])[:6]}"
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, keys joined by dots."""
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            result.update(flat(value, f"{prefix}{key}."))
+        else:
+            result[f"{prefix}{key}"] = value
+    return result
+
+
+def as_params(values: Mapping[str, Any]) -> dict[str, str]:
+    return {key: "null" if value is None else str(value) for key, value in flat(values).items()}
+
+
+def now_ms() -> int:
+    return int(time.time() * 1000)
