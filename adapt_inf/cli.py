@@ -88,11 +88,12 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _drop(options: argparse.Namespace) -> None:
-    from adapt_inf.data.drops import read_drop
     from adapt_inf.lineage import add_drop, pending_drops
     from adapt_inf.project import Project
 
     project = Project.find(options.project)
+    from adapt_inf.data.drops import read_drop
+
     source = options.path.resolve()
     name = read_drop(source).name
     add_drop(project, source, name)
@@ -140,9 +141,13 @@ def _status(options: argparse.Namespace) -> None:
         return
     print(f"project   {project.root}\nhead      {state['head']}\nstrategy  {strategy} (of the next round)")
     for record in lineage.rounds(project):
-        print(f"{record.round}      {record.status}: {record.drop}" + (f"\n{record.error}" if record.error else ""))
-    print(f"waiting   {', '.join(state['waiting']) or 'no drop'}")
-    for name, reason in state["refused"].items():
+        gone = lineage.missing_outputs(project, record.round) if record.status == "finished" else []
+        lost = f" (its {', '.join(gone)} is gone: `adapt-inf round` brings it back)" if gone else ""
+        print(
+            f"{record.round}      {record.status}: {record.drop}{lost}" + (f"\n{record.error}" if record.error else "")
+        )
+    print(f"waiting   {', '.join(lineage.pending_drops(project)) or 'no drop'}")
+    for name, reason in lineage.refused_drops(project).items():
         print(f"refused   {name}: {reason}")
 
 

@@ -22,6 +22,7 @@ from adapt_inf.config import load_params
 from adapt_inf.errors import AdaptInfError, DropError, RoundError
 from adapt_inf.files import read_json, write_json, write_text
 from adapt_inf.project import BASE, Project
+from adapt_inf.stages.runner import OUTPUTS
 
 READY = "READY"  # a drop counts once this file stands in it
 REFUSED = "REFUSED"  # why a drop was refused, in its folder
@@ -32,7 +33,7 @@ _ROUND = re.compile(r"r(\d{3,})")
 class Round:
     """One round, as round.json holds it and `adapt-inf lineage --json` prints it.
 
-    `status` is running, done or failed. Counts and figures are None until the stage that yields them has run.
+    `status` is running, finished or failed. Counts and figures are None until the stage that yields them has run.
     """
 
     round: str
@@ -155,16 +156,31 @@ def refused_drops(project: Project) -> dict[str, str]:
 # --- a round's life ---------------------------------------------------------------------------------------------------
 
 
+def missing_outputs(project: Project, round_id: str) -> list[str]:
+    """Outputs that a round made on this machine and that are gone; none for a round that came from elsewhere."""
+    if not project.log(round_id).is_dir():
+        return []
+    return [name for name in OUTPUTS.values() if not project.output(round_id, name).exists()]
+
+
+def unfinished(project: Project) -> list[str]:
+    """Rounds that were cut off, failed, or lost an output, oldest first."""
+    return [
+        record.round
+        for record in rounds(project)
+        if record.status != "finished" or missing_outputs(project, record.round)
+    ]
+
+
 def has_work(project: Project) -> bool:
-    """Whether a drop waits or a round is not done."""
-    return bool(pending_drops(project)) or any(record.status != "done" for record in rounds(project))
+    """Whether a drop waits or a round is unfinished."""
+    return bool(pending_drops(project) or unfinished(project))
 
 
 def next_round(project: Project) -> str | None:
-    """The round to work on: one that was cut off or failed, else a new one for the oldest drop, else None."""
-    for record in rounds(project):
-        if record.status != "done":
-            return record.round
+    """The round to work on: an unfinished one, else a new one for the oldest drop, else None."""
+    for round_id in unfinished(project):
+        return round_id
     waiting = pending_drops(project)
     return begin_round(project, waiting[0]) if waiting else None
 
@@ -223,7 +239,7 @@ def gather_facts(project: Project, round_id: str) -> Round:
 
 def finish_round(project: Project, round_id: str, model_version: int | None) -> Round:
     """Move the head to a round whose facts are gathered, then mark it done: killed in between, it is finished again."""
-    record = replace(read_round(project, round_id), status="done", model_version=model_version)
+    record = replace(read_round(project, round_id), status="finished", model_version=model_version)
     move_head(project, round_id)
     write_round(project, record)
     return record

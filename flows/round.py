@@ -32,17 +32,21 @@ def lifelong_round(root: str, round_id: str) -> dict[str, Any]:
     project = Project(Path(root))
     record = lineage.read_round(project, round_id)
     say(f"round {round_id}: drop {record.drop} on top of {record.parent}, strategy {record.strategy}")
-    rounds.begin_round(project, round_id)
+    if record.status != "finished":
+        rounds.begin_round(project, round_id)
     try:
         for stage in STAGES:
             run_stage.with_options(name=stage)(root, round_id, stage)
+        if record.status == "finished":  # it had only lost an output: the head stays where it is
+            return lineage.gather_facts(project, round_id).to_json()
         return complete(root, round_id)
     except DropError as error:
         rounds.finish_round(project, round_id, "failed", _facts(record))
         lineage.refuse_drop(project, round_id, str(error))
         raise
     except AdaptInfError as error:
-        rounds.finish_round(project, round_id, "failed", _facts(record))
+        if record.status != "finished":
+            rounds.finish_round(project, round_id, "failed", _facts(record))
         lineage.fail_round(project, round_id, str(error))
         raise
 
@@ -70,7 +74,7 @@ def complete(root: str, round_id: str) -> dict[str, Any]:
     """Write the round's record, move the head, commit, and register the model."""
     project = Project(Path(root))
     record = lineage.gather_facts(project, round_id)
-    version = rounds.finish_round(project, round_id, "done", _facts(record))
+    version = rounds.finish_round(project, round_id, "finished", _facts(record))
     timeline.log_timeline(project, [each.to_json() for each in lineage.ancestors(project, round_id)])
     record = lineage.finish_round(project, round_id, version)
     if load_params(project.params_of(round_id)).git.commit:

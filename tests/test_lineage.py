@@ -1,0 +1,127 @@
+"""Drops wait in order, rounds freeze what they run with, the head moves, one writer at a time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from adapt_inf import lineage
+from adapt_inf.config import load_params
+from adapt_inf.creation import definition
+from adapt_inf.errors import AdaptInfError, ConfigError, DropError, NotAProjectError, RoundError
+from adapt_inf.project import Project
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    for folder in ("rounds/base", "drops"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in ("params.yaml", "dvc.yaml"):
+        (tmp_path / name).write_text(definition(name), encoding="utf-8")
+    return Project(tmp_path)
+
+
+def add(project: Project, name: str) -> None:
+    source = project.root / "incoming" / name
+    source.mkdir(parents=True)
+    (source / "dataset.yaml").write_text(f"name: {name}\n", encoding="utf-8")
+    lineage.add_drop(project, source, name)
+
+
+def test_a_project_is_found_from_below_and_missed_elsewhere(
+    project: Project, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    assert Project.find(project.drops) == project
+    with pytest.raises(NotAProjectError, match="adapt-inf init"):
+        Project.find(tmp_path_factory.mktemp("elsewhere"))
+
+
+def test_drops_wait_oldest_first_and_only_when_ready(project: Project) -> None:
+    for name in ("b", "a", "c"):
+        add(project, name)
+    for age, name in enumerate(("a", "c", "b")):
+        os.utime(project.drop(name) / lineage.READY, ns=(age, age))
+    (project.drop("unready")).mkdir()
+    assert lineage.pending_drops(project) == ["a", "c", "b"]
+
+
+def test_a_name_is_taken_once(project: Project) -> None:
+    add(project, "a")
+    with pytest.raises(DropError, match="another `name`"):
+        lineage.add_drop(project, project.root / "incoming" / "a", "a")
+
+
+def test_a_round_freezes_its_definition(project: Project) -> None:
+    add(project, "a")
+    round_id = lineage.next_round(project)
+    assert round_id == "r001"
+    frozen = load_params(project.params_of(round_id))
+    assert (frozen.round, frozen.parent, frozen.drop) == ("r001", "base", "a")
+    stages = yaml.safe_load((project.round(round_id) / "dvc.yaml").read_text())["stages"]
+    assert list(stages) == ["ingest", "sketch", "cluster", "score", "select", "prune", "train", "evaluate"]
+    assert all(stage["wdir"] == "../.." and "foreach" not in stage for stage in stages.values())
+    assert stages["train"]["params"] == [{"rounds/${round}/params.yaml": ["seed", "train"]}]
+    assert lineage.next_round(project) == "r001", "a round that is not done goes first"
+
+
+def test_wrong_parameters_begin_no_round(project: Project) -> None:
+    add(project, "a")
+    project.params_file.write_text("selct: {}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="selct"):
+        lineage.next_round(project)
+    assert lineage.rounds(project) == []
+    assert lineage.pending_drops(project) == ["a"]
+
+
+def test_the_next_round_builds_on_the_head(project: Project) -> None:
+    for name in ("a", "b", "c"):
+        add(project, name)
+    for name in ("a", "b"):
+        round_id = lineage.begin_round(project, name)
+        lineage.finish_round(project, round_id, model_version=1)
+    lineage.move_head(project, "r001")
+    assert lineage.begin_round(project, "c") == "r003"
+    assert [each.round for each in lineage.ancestors(project, "r003")] == ["r001", "r003"]
+    assert [each.status for each in lineage.rounds(project)] == ["finished", "finished", "running"]
+
+
+def test_a_refused_drop_leaves_no_round_and_does_not_wait(project: Project) -> None:
+    add(project, "bad")
+    add(project, "good")
+    round_id = lineage.begin_round(project, "bad")
+    lineage.refuse_drop(project, round_id, "drop bad: no good sample.")
+    assert lineage.rounds(project) == []
+    assert lineage.pending_drops(project) == ["good"]
+    assert lineage.refused_drops(project) == {"bad": "drop bad: no good sample."}
+
+
+def test_a_round_survives_its_json(project: Project) -> None:
+    add(project, "a")
+    record = replace(lineage.read_round(project, lineage.begin_round(project, "a")), metrics={"forgetting": None})
+    lineage.write_round(project, record)
+    assert lineage.read_round(project, "r001") == record
+    with pytest.raises(RoundError, match="no such round"):
+        lineage.read_round(project, "r002")
+
+
+def test_one_writer_at_a_time_and_a_killed_one_lets_go(project: Project) -> None:
+    script = (
+        "import time; from pathlib import Path; from adapt_inf import lineage; from adapt_inf.project import Project\n"
+        f"with lineage.writer_lock(Project(Path({str(project.root)!r}))):\n"
+        "    print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(AdaptInfError, match=f"process {holder.pid} is running a round"), lineage.writer_lock(project):
+        pass
+    holder.kill()
+    holder.wait()
+    with lineage.writer_lock(project):
+        pass
