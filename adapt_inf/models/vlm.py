@@ -1,0 +1,166 @@
+"""A vision-language model as the rounds pass it on: a Hugging Face folder, or a LoRA adapter that names its base.
+
+Everything goes through the Auto classes, so any image-text-to-text family loads the same way; no remote code,
+safetensors only. A base is a plain Hugging Face folder; an adapter folder holds the PEFT weights, the processor and
+`model.json`, which names the base by a relative path, so a project may be moved. Loading costs one read of the weights.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors.torch import save_file
+from torch import nn
+from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers.utils import logging as transformers_logging
+
+from adapt_inf.errors import ModelError
+from adapt_inf.files import folder_digest, read_json, write_json, write_whole
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+MODEL_CARD = "model.json"
+LOAD_FAULTS = (OSError, ValueError, KeyError, ImportError, AttributeError, RuntimeError, TypeError)
+
+
+@dataclass
+class VLM:
+    """A model with its processor, ready to run.
+
+    Attributes:
+        model: a transformers image-text-to-text model, a PeftModel around it when `adapted`; in eval mode.
+        processor: its processor: image processor, tokenizer, chat template.
+        device: where the model stands and batches must go.
+        adapted: whether a LoRA adapter is on it.
+        base: the folder of the base weights.
+        control_tokens: what models/chat.py keeps out of samples' own text; filled in at the first use.
+    """
+
+    model: Any
+    processor: Any
+    device: torch.device
+    adapted: bool
+    base: Path
+    control_tokens: re.Pattern[str] | None = None
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.processor.tokenizer
+
+    @property
+    def network(self) -> Any:
+        """The transformers model itself, also where PEFT stands around it."""
+        return self.model.get_base_model() if self.adapted else self.model
+
+    def decoder(self) -> nn.Module:
+        """The text decoder (with `layers` and `norm`), whatever the family calls it."""
+        decoder = self.network.get_decoder()
+        # Some families hand out the multimodal model here, whose text part is one level further down.
+        return getattr(decoder, "language_model", decoder)
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """`auto`: the first GPU where there is one, else the CPU."""
+    if device != "auto":
+        return torch.device(device)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_vlm(folder: Path, *, device: str = "cpu", trainable: bool = False) -> VLM:
+    """Load a base model or an adapter together with its base.
+
+    Args:
+        folder: a Hugging Face folder, or one that `save_adapter` wrote (told apart by adapter_config.json).
+        device: a torch device, or `auto`.
+        trainable: whether the adapter's weights take gradients. The base's never do.
+
+    Raises:
+        ModelError: something is missing, or no image-text-to-text model.
+    """
+    transformers_logging.disable_progress_bar()
+    place = pick_device(device)
+    adapted = (folder / ADAPTER_CONFIG).is_file()
+    base = _base_of(folder) if adapted else folder
+    network, processor = load_base(base, place)
+    model: Any = network
+    if adapted:
+        try:
+            model = PeftModel.from_pretrained(network, str(folder), is_trainable=trainable)
+        except LOAD_FAULTS as error:
+            raise ModelError(str(folder), f"its adapter does not load ({first_line(error)})") from error
+        model.to(place)
+    model.eval()
+    return VLM(model, processor, place, adapted, base)
+
+
+def load_base(folder: Path, place: torch.device) -> tuple[Any, Any]:
+    """The frozen model and the processor of a Hugging Face folder; float32 on a CPU, as stored on a GPU."""
+    if not (folder / "config.json").is_file():
+        raise ModelError(str(folder), "there is no config.json in it")
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(
+            str(folder),
+            dtype=torch.float32 if place.type == "cpu" else "auto",
+            trust_remote_code=False,
+            use_safetensors=True,
+            local_files_only=True,
+        )
+        processor = AutoProcessor.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    except LOAD_FAULTS as error:
+        raise ModelError(str(folder), first_line(error)) from error
+    model.requires_grad_(False)
+    return model.to(place), processor
+
+
+def _base_of(folder: Path) -> Path:
+    card = folder / MODEL_CARD
+    if not card.is_file():
+        raise ModelError(str(folder), f"an adapter without {MODEL_CARD}, so its base is unknown")
+    base = Path(os.path.normpath(folder / read_json(card)["base"]))
+    if not base.is_dir():
+        raise ModelError(str(folder), f"its base {base} is not there")
+    return base
+
+
+def save_adapter(vlm: VLM, folder: Path, home: Path | None = None) -> None:
+    """Write adapter, processor and model.json into `folder`; the same weights give the same bytes.
+
+    Args:
+        vlm: an adapted model.
+        folder: where to write.
+        home: where the folder will stand in the end, if it is moved: the path to the base is relative to it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    base = Path(os.path.relpath(vlm.base, home or folder)).as_posix()
+    weights = {
+        name: value.detach().contiguous().cpu() for name, value in sorted(get_peft_model_state_dict(vlm.model).items())
+    }
+    write_whole(folder / ADAPTER_WEIGHTS, lambda part: save_file(weights, part, metadata={"format": "pt"}))
+    write_json(folder / ADAPTER_CONFIG, _adapter_config(vlm, base))
+    vlm.processor.save_pretrained(str(folder))
+    write_json(folder / MODEL_CARD, {"base": base, "base_digest": folder_digest(vlm.base)})
+
+
+def _adapter_config(vlm: VLM, base: str) -> dict[str, Any]:
+    """The PEFT configuration with its sets in order and no path of this machine."""
+    config = vlm.model.peft_config[vlm.model.active_adapter].to_dict()
+    config["base_model_name_or_path"] = base
+    config["inference_mode"] = True
+    return json.loads(json.dumps(dict(sorted(config.items())), default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    return sorted(value) if isinstance(value, (set, frozenset)) else getattr(value, "value", str(value))
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's exception says, as one clause of ours."""
+    text = str(error).strip()
+    return text.splitlines()[0].rstrip(".") if text else type(error).__name__
