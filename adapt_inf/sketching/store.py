@@ -1,0 +1,82 @@
+"""Sketches on disk: fp16 `.npy` files of a few MB each, in candidate order, read back by rows.
+
+A part is one file that appears whole, so a killed pass goes on at the first that is missing. Reading maps the files
+into memory: a block of rows costs its own size, whatever the number of samples.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adapt_inf.errors import StageInputError
+from adapt_inf.files import read_array, read_json, write_array, write_json
+
+FloatArray = NDArray[np.float32]
+
+
+def spans(rows: int, size: int) -> list[tuple[int, int]]:
+    """(start, stop) of each part of `rows` rows, `size` rows a part."""
+    return [(start, min(start + size, rows)) for start in range(0, rows, size)]
+
+
+def part_path(folder: Path, part: int) -> Path:
+    return folder / "sketches" / f"part-{part:05d}.npy"
+
+
+def write_part(folder: Path, part: int, sketches: FloatArray) -> None:
+    """Write the (rows, dim) sketches of one part, each divided by its L2 norm, as fp16. A row of zeros stays zero."""
+    norms = np.linalg.norm(sketches, axis=1, keepdims=True)
+    unit = np.divide(sketches, norms, out=np.zeros_like(sketches), where=norms > 0)
+    write_array(part_path(folder, part), unit.astype(np.float16))
+
+
+def write_index(folder: Path, dim: int, parts_rows: list[int], about: dict[str, Any]) -> None:
+    """Write sketch.json, which names the parts; `about` (layers, params, plan) goes in as it is."""
+    parts = [
+        {"file": part_path(folder, part).relative_to(folder).as_posix(), "rows": count}
+        for part, count in enumerate(parts_rows)
+    ]
+    rows = sum(parts_rows)
+    write_json(folder / "sketch.json", {"dim": dim, "rows": rows, "parts": parts, **about})
+
+
+class SketchStore:
+    """The sketches of a round, in candidate order.
+
+    Args:
+        folder: rounds/<round>/sketch.
+
+    Raises:
+        StageInputError: a part does not have the shape that sketch.json states.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        index = read_json(folder / "sketch.json")
+        self.dim: int = index["dim"]
+        self.rows: int = index["rows"]
+        self._parts = [read_array(folder / part["file"], mmap=True) for part in index["parts"]]
+        for part, array in zip(index["parts"], self._parts, strict=True):
+            if array.shape != (part["rows"], self.dim):
+                raise StageInputError(folder / part["file"], f"has shape {array.shape}, not that of sketch.json")
+        self._starts = np.concatenate([[0], np.cumsum([len(array) for array in self._parts], dtype=np.int64)])
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def block(self, start: int, stop: int) -> FloatArray:
+        """Rows start .. stop as a new (stop - start, dim) float32 array."""
+        stop = min(stop, self.rows)
+        block = np.empty((max(stop - start, 0), self.dim), dtype=np.float32)
+        for first, part in zip(self._starts, self._parts, strict=False):
+            low, high = max(start, first), min(stop, first + len(part))
+            if low < high:
+                block[low - start : high - start] = part[low - first : high - first]
+        return block
+
+    def all(self) -> FloatArray:
+        """Every row: (rows, dim) float32."""
+        return self.block(0, self.rows)

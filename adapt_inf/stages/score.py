@@ -1,0 +1,98 @@
+"""Stage score: one column per selector expert, from the signals of the sketch pass.
+
+Scores that need only those signals cost nothing. One that needs `nll_without_image` costs a forward pass, which is
+resumed like the sketch pass, part by part, and not made where no score asks for it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import zlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from adapt_inf.data.manifest import candidates
+from adapt_inf.data.shards import SampleStore
+from adapt_inf.errors import StageInputError
+from adapt_inf.files import file_digest, read_array, read_json, write_array, write_parquet
+from adapt_inf.models.vlm import load_vlm
+from adapt_inf.progress import progress
+from adapt_inf.selection.scores.base import Score
+from adapt_inf.selection.scores.registry import available, resolve
+from adapt_inf.sketching.grounding import nll_without_image
+from adapt_inf.sketching.signals import AnswerPass
+from adapt_inf.stages.context import StageContext
+from adapt_inf.stages.sketch import SIGNALS, what_is_seen
+
+WITHOUT_IMAGE = "nll_without_image"
+NOT_SCORES = ("adapt_inf", "sequential", "random", "cluster_random", "full")  # strategies that read no single score
+
+
+def run(ctx: StageContext) -> dict[str, Any]:
+    """Write rounds/<round>/score/scores.parquet: sample_id and a float64 column per score, null where it has none."""
+    frame = candidates(ctx)
+    scores = resolve(score_names(ctx), ctx.project.params_of(ctx.round))
+    sketch = ctx.input("sketch")
+    table = pd.read_parquet(sketch / "signals.parquet")
+    if not table["sample_id"].equals(frame["sample_id"].reset_index(drop=True)):
+        raise StageInputError(sketch / "signals.parquet", "its samples are not the round's candidates")
+    signals = {name: table[name].to_numpy(dtype=np.float64) for name in SIGNALS}
+    depends_on = [
+        asdict(ctx.params.score),
+        [score.name for score in scores],
+        ctx.params.seed,
+        file_digest(sketch / "signals.parquet"),
+        *what_is_seen(ctx, frame),
+    ]
+    report: dict[str, Any] = {"samples": len(frame), "scores": {}}
+    with ctx.output("score", depends_on) as out:
+        if any(WITHOUT_IMAGE in score.needs for score in scores):
+            signals[WITHOUT_IMAGE], report["resumed"] = _without_image(ctx, frame, out)
+        columns = {"sample_id": frame["sample_id"].to_numpy()}
+        for score in scores:
+            columns[score.name] = compute(score, signals, ctx.params.seed)
+            report["scores"][score.name] = int(np.isfinite(columns[score.name]).sum())
+        write_parquet(out / "scores.parquet", pd.DataFrame(columns))
+        shutil.rmtree(out / WITHOUT_IMAGE, ignore_errors=True)
+    return report
+
+
+def score_names(ctx: StageContext) -> list[str]:
+    """`select.scores`, and the score that `select.strategy` names where it names one more."""
+    names, strategy = list(ctx.params.select.scores), ctx.params.select.strategy
+    if strategy not in (*NOT_SCORES, *names) and strategy in available():
+        names.append(strategy)
+    return names
+
+
+def compute(score: Score, signals: dict[str, NDArray[np.float64]], seed: int) -> NDArray[np.float64]:
+    """(n,) values of a score; its random draws depend on the seed and its name alone, not on the other scores."""
+    rng = np.random.default_rng([seed, zlib.crc32(score.name.encode())])
+    return score.compute({name: signals[name] for name in score.needs}, rng)
+
+
+def _without_image(ctx: StageContext, frame: pd.DataFrame, out: Path) -> tuple[NDArray[np.float64], int]:
+    """(n,) nll without images, nan for text-only samples; and how many an earlier, killed run had finished."""
+    rows = [part["rows"] for part in read_json(ctx.input("sketch") / "sketch.json")["parts"]]
+    ends = np.cumsum([0, *rows]).tolist()
+    files = [out / WITHOUT_IMAGE / f"part-{part:05d}.npy" for part in range(len(rows))]
+    done = sum(count for count, file in zip(rows, files, strict=True) if file.exists())
+    if done < len(frame):
+        vlm = load_vlm(ctx.parent_input("model"), device="auto")
+        answers = AnswerPass(vlm)
+        store = SampleStore(frame)
+        with progress("score", len(frame), done=done) as bar:
+            for part, file in enumerate(files):
+                if not file.exists():
+                    samples = store.samples(ends[part], ends[part + 1])
+                    knobs = ctx.params.score
+                    values = nll_without_image(vlm, answers, samples, knobs.without_image, knobs.batch_size)
+                    write_array(file, values)
+                    bar.update(len(samples))
+    values = np.concatenate([read_array(file) for file in files]) if files else np.empty(0)
+    return values, done

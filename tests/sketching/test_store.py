@@ -1,0 +1,59 @@
+"""Sketches written in parts come back by rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from adapt_inf.errors import StageInputError
+from adapt_inf.sketching.store import SketchStore, part_path, spans, write_index, write_part
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> tuple[Path, np.ndarray]:
+    rows = np.random.default_rng(0).normal(size=(10, 6)).astype(np.float32)
+    rows[4] = 0
+    for part, (start, stop) in enumerate(spans(10, 4)):
+        write_part(tmp_path, part, rows[start:stop])
+    write_index(tmp_path, 6, [4, 4, 2], {"layers": [2]})
+    return tmp_path, rows
+
+
+def test_rows_come_back_normalised_in_order(filled: tuple[Path, np.ndarray]) -> None:
+    folder, rows = filled
+    store = SketchStore(folder)
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    unit = rows / np.where(norms == 0, 1, norms)
+    assert (len(store), store.rows, store.dim) == (10, 10, 6)
+    assert store.all().dtype == np.float32
+    np.testing.assert_allclose(store.all(), unit, atol=6e-4)  # fp16 keeps 11 bits
+    assert not store.all()[4].any()
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 10), (3, 9), (4, 8), (9, 10), (5, 5), (7, 99)])
+def test_a_block_is_that_slice(filled: tuple[Path, np.ndarray], start: int, stop: int) -> None:
+    store = SketchStore(filled[0])
+    np.testing.assert_array_equal(store.block(start, stop), store.all()[start:stop])
+
+
+def test_spans_cover_every_row_once() -> None:
+    assert spans(10, 4) == [(0, 4), (4, 8), (8, 10)]
+    assert spans(8, 4) == [(0, 4), (4, 8)]
+    assert spans(0, 4) == []
+
+
+def test_no_rows(tmp_path: Path) -> None:
+    write_index(tmp_path, 6, [], {})
+    assert SketchStore(tmp_path).all().shape == (0, 6)
+
+
+def test_a_part_of_another_shape_is_refused(filled: tuple[Path, np.ndarray]) -> None:
+    write_part(filled[0], 1, np.ones((3, 6), dtype=np.float32))
+    with pytest.raises(StageInputError, match="part-00001"):
+        SketchStore(filled[0])
+
+
+def test_parts_are_half_precision(filled: tuple[Path, np.ndarray]) -> None:
+    assert np.load(part_path(filled[0], 0)).dtype == np.float16
