@@ -1,8 +1,8 @@
 """A small drop of coloured squares in each of the formats that drops come in: for tests that need real data on disk.
 
-Three skills: `colour` (one picture, 5 in 8 samples), `same` (two pictures, 2 in 8) and `order` (text only, 1 in 8). No two
-pictures are equal and no two text-only questions, across splits and names, so a drop as made here ingests without a
-reject, a duplicate or a leak.
+Three skills: `colour` (one picture, 5 in 8 samples), `same` (two pictures, 2 in 8) and `order` (text only, 1 in 8). No
+two pictures are equal and no two text-only questions, across splits and names, so a drop as made here ingests without
+a reject, a duplicate or a leak.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def make_drop(folder: Path, name: str, train: int = 40, eval: int = 12, seed: in
     Args:
         train: samples of the training split.
         eval: samples of the evaluation split; 0: the drop has none.
-        form: `llava` (one JSON list), `llava_jsonl`, `messages` (JSONL with image paths), `messages_parquet` (messages as
-            lists, images as {"bytes", "path"}) or `parquet` (LLaVA conversations as JSON, image bytes).
+        form: `llava` (one JSON list), `llava_jsonl`, `messages` (JSONL with image paths), `messages_parquet`
+            (messages as lists, images as {"bytes", "path"}) or `parquet` (LLaVA conversations as JSON, image bytes).
     """
     folder.mkdir(parents=True, exist_ok=True)
     meta: dict[str, Any] = {
