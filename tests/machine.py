@@ -1,0 +1,46 @@
+"""Run the product's commands as a user would: in processes of their own, apart from any other run's files."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adapt_inf.project import Project
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Runs commands of ours as a user would, with Prefect's files apart from any other run's."""
+
+    home: Path
+
+    def environment(self) -> dict[str, str]:
+        return os.environ | {
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+            "PREFECT_HOME": str(self.home / "prefect"),
+            "HOME": str(self.home),
+            "OMP_NUM_THREADS": "1",
+            "MLFLOW_TRACKING_URI": "",
+        }
+
+    def run(self, *command: str, cwd: Path | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            command, cwd=cwd or self.home, env=self.environment(), capture_output=True, text=True, check=False
+        )
+        if check and done.returncode:
+            raise AssertionError(f"{' '.join(command)} left with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def lineage(self, project: Project) -> list[dict[str, Any]]:
+        return json.loads(self.run("adapt-inf", "lineage", "--json", cwd=project.root).stdout)
+
+
+def copy_project(project: Project, target: Path) -> Project:
+    shutil.copytree(project.root, target)
+    return Project(target)
