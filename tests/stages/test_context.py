@@ -17,6 +17,13 @@ def context(tmp_path: Path) -> StageContext:
     return StageContext(Project(tmp_path), "r001", Params(round="r001", drop="a"))
 
 
+def write_half(context: StageContext, text: str) -> None:
+    """What a stage leaves that dies with its first part written."""
+    with context.output("sketch", ["model", 1]) as folder:
+        (folder / "part-0").write_text(text, encoding="utf-8")
+        raise OSError("disk full")
+
+
 def test_an_output_appears_at_the_end_and_only_then(context: StageContext) -> None:
     with context.output("select", [1]) as folder:
         (folder / "a.json").write_text("{}", encoding="utf-8")
@@ -25,17 +32,15 @@ def test_an_output_appears_at_the_end_and_only_then(context: StageContext) -> No
 
 
 def test_work_that_failed_is_handed_out_again_for_the_same_inputs(context: StageContext) -> None:
-    with pytest.raises(OSError, match="disk full"), context.output("sketch", ["model", 1]) as folder:
-        (folder / "part-0").write_text("done", encoding="utf-8")
-        raise OSError("disk full")
+    with pytest.raises(OSError, match="disk full"):
+        write_half(context, "done")
     with context.output("sketch", ["model", 1]) as folder:
         assert (folder / "part-0").read_text(encoding="utf-8") == "done"
 
 
 def test_work_for_other_inputs_is_thrown_away(context: StageContext) -> None:
-    with pytest.raises(OSError, match="disk full"), context.output("sketch", ["model", 1]) as folder:
-        (folder / "part-0").write_text("stale", encoding="utf-8")
-        raise OSError("disk full")
+    with pytest.raises(OSError, match="disk full"):
+        write_half(context, "stale")
     with context.output("sketch", ["model", 2]) as folder:
         assert list(folder.iterdir()) == []
     assert list(context.project.work("r001").iterdir()) == []
