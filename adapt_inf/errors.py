@@ -30,6 +30,7 @@ class ConfigError(AdaptInfError):
 
 class ModelError(AdaptInfError):
     def __init__(self, model: str, problem: str) -> None:
+        self.problem = problem
         super().__init__(
             f"model {model}: {problem}.",
             "Name a folder or hub id that AutoModelForImageTextToText and AutoProcessor load.",

@@ -249,12 +249,13 @@ def _split(output: dict[str, Any], counts: list[int]) -> list[dict[str, Tensor]]
     grid = output.get("image_grid_thw")
     patches = _tensor(grid).prod(dim=-1).tolist() if grid is not None else None
     rows: list[dict[str, Tensor]] = [{} for _ in counts]
-    unambiguous = total != len(counts) or all(count == 1 for count in counts)
+    # A first dimension of `total` is one row a picture, unless it may as well be one row a sample.
+    a_row_a_picture = grid is not None or total != len(counts) or all(count == 1 for count in counts)
     for name, tensor in _extras(output).items():
         if patches is not None and len(tensor) == sum(patches) != total:
             ends = np.cumsum([0, *counts])
             sizes = [sum(patches[ends[i] : ends[i + 1]]) for i in range(len(counts))]
-        elif len(tensor) == total and unambiguous:
+        elif len(tensor) == total and a_row_a_picture:
             sizes = counts
         else:
             return None

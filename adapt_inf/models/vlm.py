@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -27,7 +28,18 @@ from adapt_inf.files import folder_digest, read_json, write_json, write_whole
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 MODEL_CARD = "model.json"
-LOAD_FAULTS = (OSError, ValueError, KeyError, ImportError, AttributeError, RuntimeError, TypeError)
+
+# What transformers, peft and safetensors raise on folders that are damaged, incomplete or of another kind.
+LOAD_FAULTS = (
+    OSError,
+    ValueError,
+    KeyError,
+    ImportError,
+    AttributeError,
+    RuntimeError,
+    TypeError,
+    SafetensorError,
+)
 
 
 @dataclass
@@ -100,13 +112,18 @@ def load_vlm(folder: Path, *, device: str = "cpu", trainable: bool = False) -> V
     return VLM(model, processor, place, adapted, base)
 
 
-def load_base(folder: Path, place: torch.device) -> tuple[Any, Any]:
-    """The frozen model and the processor of a Hugging Face folder; float32 on a CPU, as stored on a GPU."""
+def load_base(folder: Path, place: torch.device, *, complete: bool = False) -> tuple[Any, Any]:
+    """The frozen model and the processor of a Hugging Face folder; float32 on a CPU, as stored on a GPU.
+
+    Raises:
+        ModelError: it does not load, or (`complete`) its weights leave some of the model at random.
+    """
     if not (folder / "config.json").is_file():
         raise ModelError(str(folder), "there is no config.json in it")
     try:
-        model = AutoModelForImageTextToText.from_pretrained(
+        model, info = AutoModelForImageTextToText.from_pretrained(
             str(folder),
+            output_loading_info=True,
             dtype=torch.float32 if place.type == "cpu" else "auto",
             trust_remote_code=False,
             use_safetensors=True,
@@ -115,6 +132,8 @@ def load_base(folder: Path, place: torch.device) -> tuple[Any, Any]:
         processor = AutoProcessor.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
     except LOAD_FAULTS as error:
         raise ModelError(str(folder), first_line(error)) from error
+    if complete and info["missing_keys"]:
+        raise ModelError(str(folder), f"its weights lack {sorted(info['missing_keys'])[0]} and leave it at random")
     model.requires_grad_(False)
     return model.to(place), processor
 
