@@ -1,0 +1,160 @@
+"""Batched per-sample gradients against torch.autograd.grad, one sample at a time, on the same parameters."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import pytest
+import torch
+
+from adapt_inf.data.samples import Sample
+from adapt_inf.errors import ModelError
+from adapt_inf.models.batches import collate
+from adapt_inf.models.vlm import VLM
+from adapt_inf.sketching import gradients, projections
+from adapt_inf.sketching.gradients import Sketcher, choose_layers, decoder_layers, make_plan
+from adapt_inf.sketching.projections import CountSketch
+
+
+def slow_gradient(vlm: VLM, sample: Sample, weights: list[torch.Tensor]) -> torch.Tensor:
+    """(D,) gradient of one sample's mean nll, by a plain forward of the whole model and autograd on its logits."""
+    batch = collate(vlm, [sample])
+    vlm.model.requires_grad_(True)
+    logits = vlm.model(**batch.inputs).logits[0, :-1]
+    told = batch.answers[0, 1:]
+    loss = torch.nn.functional.cross_entropy(logits[told], batch.input_ids[0, 1:][told])
+    parts = torch.autograd.grad(loss, weights)
+    vlm.model.requires_grad_(False)
+    return torch.cat([part.flatten() for part in parts])
+
+
+def exact(vlm: VLM, samples: list[Sample], sketcher: Sketcher) -> torch.Tensor:
+    weights = [module.weight for module in sketcher.plan.modules]
+    return torch.stack([slow_gradient(vlm, sample, weights) for sample in samples])
+
+
+def assert_sketches(vlm: VLM, samples: list[Sample], **options: Any) -> Sketcher:
+    """Sketches and norms of one batch are those of the gradients that autograd gives sample by sample."""
+    sketcher = Sketcher(vlm, dim=4096, seed=3, **options)
+    result = sketcher(collate(vlm, samples))
+    slow = exact(vlm, samples, sketcher)
+    assert slow.shape[1] == sketcher.plan.coordinates
+    torch.testing.assert_close(result.grand.float(), slow.norm(dim=1), rtol=1e-4, atol=1e-6)
+    expected = CountSketch(slow.shape[1], 4096, 3)(slow)
+    torch.testing.assert_close(result.sketches, expected, rtol=1e-3, atol=1e-5 * float(slow.abs().max()) + 1e-6)
+    return sketcher
+
+
+@pytest.mark.parametrize("layers", ["middle", "last", [0], [1, 3]])
+def test_full_weights(vlm: VLM, samples: list[Sample], layers: Any) -> None:
+    sketcher = assert_sketches(vlm, samples, layers=layers)
+    assert sketcher.plan.params == "full"
+    assert len(sketcher.plan.modules) == 7 * len(sketcher.plan.layers)
+
+
+@pytest.mark.parametrize("layers", ["middle", [0, 2]])
+def test_lora_factors(adapted: VLM, samples: list[Sample], layers: Any) -> None:
+    sketcher = assert_sketches(adapted, samples, layers=layers)
+    assert sketcher.plan.params == "lora"
+    assert len(sketcher.plan.modules) == 8 * len(sketcher.plan.layers)  # A and B of four maps
+    assert {module.weight.shape[0] for module in sketcher.plan.modules[::2]} == {3}
+
+
+def test_full_weights_under_an_adapter(adapted: VLM, samples: list[Sample]) -> None:
+    sketcher = assert_sketches(adapted, samples[:6], params="full")
+    assert sketcher.plan.names == Sketcher(adapted, params="full").plan.names
+    assert "2.self_attn.q_proj" in sketcher.plan.names
+    assert not any("lora" in name for name in sketcher.plan.names)
+
+
+def test_a_batch_of_text_alone(vlm: VLM, samples: list[Sample]) -> None:
+    assert_sketches(vlm, [sample for sample in samples if not sample.images])
+
+
+def test_other_samples_of_the_batch_change_nothing(vlm: VLM, samples: list[Sample]) -> None:
+    sketcher = Sketcher(vlm, dim=512)
+    together = sketcher(collate(vlm, samples)).sketches
+    alone = torch.cat([sketcher(collate(vlm, [sample])).sketches for sample in samples])
+    backwards = sketcher(collate(vlm, samples[::-1])).sketches.flip(0)
+    scale = float(together.abs().max())
+    assert (together - alone).abs().max() < 1e-5 * scale
+    assert (together - backwards).abs().max() < 1e-5 * scale
+
+
+def test_small_blocks_and_places_hashed_anew_give_the_same(
+    vlm: VLM, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = collate(vlm, samples)
+    whole = Sketcher(vlm, dim=512)(batch)
+    monkeypatch.setattr(gradients, "BLOCK_BYTES", 1)  # one output row at a time
+    monkeypatch.setattr(projections, "TABLE_COORDINATES", 0)
+    rows = Sketcher(vlm, dim=512)(batch)
+    torch.testing.assert_close(rows.sketches, whole.sketches, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(rows.grand, whole.grand, rtol=1e-5, atol=0)
+
+
+def test_the_same_batch_twice_gives_the_same_bits(adapted: VLM, samples: list[Sample]) -> None:
+    batch = collate(adapted, samples)
+    first, second = (Sketcher(adapted, dim=512)(batch) for _ in range(2))
+    assert torch.equal(first.sketches, second.sketches)
+    assert torch.equal(first.grand, second.grand)
+
+
+def test_sketches_keep_the_cosines_of_gradients(vlm: VLM, samples: list[Sample]) -> None:
+    sketcher = Sketcher(vlm, dim=2048)
+    slow = torch.nn.functional.normalize(exact(vlm, samples, sketcher))
+    ours = torch.nn.functional.normalize(sketcher(collate(vlm, samples)).sketches)
+    assert (ours @ ours.T - slow @ slow.T).abs().max() < 5 * 0.031  # five standard deviations at 2048
+
+
+def test_nothing_below_the_lowest_layer_is_differentiated(vlm: VLM, samples: list[Sample]) -> None:
+    layers = decoder_layers(vlm)
+    differentiable: dict[int, bool] = {}
+    handles = [
+        layer.register_forward_hook(lambda _, __, out, i=i: differentiable.__setitem__(i, out.requires_grad))
+        for i, layer in enumerate(layers)
+    ]
+    Sketcher(vlm, [2])(collate(vlm, samples[:4]))
+    for handle in handles:
+        handle.remove()
+    assert differentiable == {0: False, 1: False, 2: True, 3: True}
+    assert all(parameter.grad is None for parameter in vlm.model.parameters())
+
+
+def test_hooks_are_gone_afterwards(vlm: VLM, samples: list[Sample]) -> None:
+    sketcher = Sketcher(vlm)
+    sketcher(collate(vlm, samples[:2]))
+    assert not any(module._forward_hooks for module in sketcher.plan.modules)
+
+
+def test_layers_are_the_text_decoders(vlm: VLM, adapted: VLM) -> None:
+    for model in (vlm, adapted):
+        layers = decoder_layers(model)
+        assert len(layers) == 4
+        assert all(module in set(model.decoder().modules()) for module in make_plan(model, [0], "full").modules)
+
+
+@pytest.mark.parametrize(
+    ("layers", "count", "chosen"),
+    [
+        ("middle", 3, (1,)),
+        ("middle", 4, (2,)),
+        ("middle", 1, (0,)),
+        ("last", 4, (3,)),
+        ([3, 1, 1], 4, (1, 3)),
+        ([-1], 4, (3,)),
+    ],
+)
+def test_choose_layers(layers: Literal["middle", "last"] | list[int], count: int, chosen: tuple[int, ...]) -> None:
+    assert choose_layers(layers, count) == chosen
+
+
+@pytest.mark.parametrize("layers", [[4], [-5], []])
+def test_layers_that_are_not_there(vlm: VLM, layers: list[int]) -> None:
+    with pytest.raises(ModelError, match=r"sketch\.layers"):
+        make_plan(vlm, layers, "full")
+
+
+def test_lora_without_an_adapter(vlm: VLM) -> None:
+    with pytest.raises(ModelError, match="no adapter"):
+        make_plan(vlm, "middle", "lora")
