@@ -19,7 +19,7 @@ def round_note(files: RoundFiles, status: str, facts: dict[str, Any]) -> str:
         facts: parent, drop, strategy, pool_hash, commit.
     """
     drop, parent = facts.get("drop") or "?", facts.get("parent") or "?"
-    parts = [f"### {files.round}: {drop} on {parent}", f"Status **{status}**."]
+    parts = [f"{files.round}, {status}: {drop} on {parent}."]
     parts += [part for part in (_came(files), _chosen(files), _kept(files)) if part]
     parts += _learned(files, parent)
     marks = [("Pool version", facts.get("pool_hash")), ("commit", facts.get("commit"))]

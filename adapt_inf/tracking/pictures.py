@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -30,18 +31,28 @@ _MOST_FIGURES = 900  # cells of a heat map that still get their number
 _MOST_BARS = 60  # clusters shown by name; beyond that the largest ones
 
 
-def skill_curves(rounds: Sequence[str], skills: dict[str, list[float | None]], average: list[float | None]) -> Figure:
+@dataclass(frozen=True)
+class Curve:
+    """One skill over the rounds: a score or None per round, and the place of the round that brought it."""
+
+    suite: str
+    skill: str
+    scores: list[float | None]
+    since: int
+
+
+def skill_curves(rounds: Sequence[str], curves: Sequence[Curve], average: list[float | None]) -> Figure:
     """A panel per suite: its skills over the rounds in colour, named at their ends, the average of all in bold.
+
+    The way from the model before a skill came to the round that brought it is dotted.
 
     Args:
         rounds: names of the rounds, in order.
-        skills: "<suite>/<skill>" to a score per round, None where there is none.
         average: average accuracy per round.
     """
-    suites: dict[str, dict[str, list[float | None]]] = {}
-    for key, scores in skills.items():
-        suite, _, name = key.partition("/")
-        suites.setdefault(suite, {})[name or suite] = scores
+    suites: dict[str, list[Curve]] = {}
+    for curve in curves:
+        suites.setdefault(curve.suite, []).append(curve)
     columns = min(3, max(1, len(suites)))
     lines = max(1, math.ceil(len(suites) / columns))
     figure = Figure(figsize=(4.4 * columns, 0.5 + 2.7 * lines), layout="constrained")
@@ -143,7 +154,7 @@ def cluster_sizes(clusters: Sequence[dict[str, Any]]) -> Figure:
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel("samples")
     axes.legend(frameon=False, loc="lower right")
-    _plain(axes)
+    _plain(axes, grid="x")
     axes.set_title(f"Clusters, their budgets and selectors{_only(shown, clusters)}", color=INK)
     return figure
 
@@ -161,7 +172,7 @@ def curve_of_k(curve: Sequence[dict[str, Any]], chosen: int, chosen_by: str) -> 
     axes.plot(ks, heights, color="#0072B2", marker="o", markersize=4)
     axes.axvline(chosen, color="#D55E00", linewidth=1.2, linestyle="--")
     axes.annotate(
-        f"k = {chosen} ({chosen_by})", (chosen, 0.98), xycoords=("data", "axes fraction"), va="top",
+        f"k = {chosen} ({chosen_by})", (chosen, 0.03), xycoords=("data", "axes fraction"), va="bottom",
         xytext=(5, 0), textcoords="offset points", color="#D55E00",
     )  # fmt: skip
     axes.set_xscale("log", base=2)
@@ -186,9 +197,8 @@ def write_pictures(project: Project, round_id: str, lineage: list[dict[str, Any]
         columns, rows = matrix_table(files.matrix)
         rounds, names = columns[4:], [f"{row[0]}/{row[1]}" for row in rows]
         average = _averages(rounds, rows)
-        figures["forgetting"] = skill_curves(
-            rounds, {name: row[4:] for name, row in zip(names, rows, strict=True)}, average
-        )
+        curves = [Curve(row[0], row[1], row[4:], rounds.index(row[2]) if row[2] in rounds else 0) for row in rows]
+        figures["forgetting"] = skill_curves(rounds, curves, average)
         figures["accuracy_matrix"] = accuracy_matrix(rounds, names, [row[4:] for row in rows], [row[2] for row in rows])
     clusters = files.selectors.get("clusters", [])
     if clusters:
@@ -231,19 +241,20 @@ def _averages(rounds: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[floa
     return averages
 
 
-def _curves_of_suite(
-    axes: Axes, rounds: int, suite: str, members: dict[str, list[float | None]], average: list[float | None]
-) -> None:
+def _curves_of_suite(axes: Axes, rounds: int, suite: str, members: list[Curve], average: list[float | None]) -> None:
     places = np.arange(rounds)
     marker = "o" if rounds <= 20 else ""
     axes.plot(places, _with_gaps(average), color=INK, linewidth=2.8, zorder=1)
     ends: list[tuple[float, str, str]] = []
-    for position, (name, scores) in enumerate(members.items()):
+    for position, curve in enumerate(members):
         colour = COLOURS[position % len(COLOURS)]
-        axes.plot(places, _with_gaps(scores), color=colour, linewidth=1.5, marker=marker, markersize=3.5, zorder=2)
-        last = next((score for score in reversed(scores) if score is not None), None)
-        if last is not None:
-            ends.append((last, name, colour))
+        heights = np.array(_with_gaps(curve.scores))
+        rise, own = slice(0, curve.since + 1), slice(curve.since, None)
+        axes.plot(places[rise], heights[rise], color=colour, linewidth=1.1, linestyle=":", zorder=2)
+        axes.plot(places[own], heights[own], color=colour, linewidth=1.6, marker=marker, markersize=3.5, zorder=3)
+        known = heights[np.isfinite(heights)]
+        if known.size:
+            ends.append((float(known[-1]), curve.skill, colour))
     for height, (_, name, colour) in zip(_apart([end[0] for end in sorted(ends)]), sorted(ends), strict=True):
         axes.annotate(
             name, (1.0, height), xycoords="axes fraction", xytext=(3, 0), textcoords="offset points",
@@ -312,8 +323,8 @@ def _with_gaps(values: Sequence[float | None]) -> list[float]:
     return [math.nan if value is None else float(value) for value in values]
 
 
-def _plain(axes: Axes) -> None:
+def _plain(axes: Axes, grid: Literal["x", "y"] = "y") -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(colors="#555555", labelsize=8)
-    axes.grid(axis="y", color="#EEEEEE", linewidth=0.8)
+    axes.grid(axis=grid, color="#EEEEEE", linewidth=0.8)
     axes.set_axisbelow(True)

@@ -97,7 +97,7 @@ def selector_table(selectors: dict[str, Any]) -> tuple[list[str], list[list[Any]
     """selectors.json's clusters as (columns, rows): a row per cluster, a column for the entropy of each expert."""
     clusters = selectors.get("clusters", [])
     experts = list(dict.fromkeys(name for cluster in clusters for name in cluster.get("entropies") or {}))
-    plain = ["cluster", "size", "budget", "selected", "selector", "margin"]
+    plain = ["cluster", "selector", "size", "budget", "selected", "margin"]
     columns = plain + [f"entropy {name}" for name in experts]
     rows = [
         [_short(cluster.get(key)) for key in plain]

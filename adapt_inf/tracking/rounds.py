@@ -28,6 +28,7 @@ from adapt_inf.tracking.store import (
     flat,
     is_number,
     now_ms,
+    skill_key,
     store_name,
     write,
     write_tables,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 FINISHED = "finished"  # the status of a round whose model may become champion
 
 _RUN_STATUS = {FINISHED: "FINISHED", "killed": "KILLED"}  # any other status of a round is a run that failed
+_FACT_TAGS = {"pool_hash": "pool_version", "commit": "mlflow.source.git.commit"}  # a fact that is known by another name
 _PARENT_RUN = "mlflow.parentRunId"
 _DIGEST_LENGTH = 36  # of an MLflow dataset: DVC's "<md5>.dir" to the letter
 
@@ -76,7 +78,7 @@ def log_stage(project: Project, round_id: str, stage: str, outcome: dict[str, An
     began = now_ms() - (0 if cached else int(1000 * seconds))
     run_id = ensure_run(store, child, f"{round_id} {stage}", tags, params, began)
     error = outcome.get("error")
-    labels = {"adapt_inf.cached": str(cached).lower()} | ({NOTE: str(error)} if error else {})
+    labels = {"cached": str(cached).lower()} | ({NOTE: str(error)} if error else {})
     write(store, run_id, _stage_metrics(measured, seconds), tags=labels)
     if stage == "select" and files.selectors:
         write_tables(store, run_id, {"selectors.json": selector_table(files.selectors)})
@@ -99,9 +101,7 @@ def finish_round(project: Project, round_id: str, status: str, facts: dict[str, 
     run_id = _ensure_round(store, project, round_id, _runs_of(store, round_id).get(""))
     note = round_note(files, status, facts)
     known = {key: str(value) for key, value in facts.items() if value is not None}
-    tags = {f"adapt_inf.{key}": value for key, value in known.items()} | {"adapt_inf.status": status, NOTE: note}
-    if "commit" in known:
-        tags["mlflow.source.git.commit"] = known["commit"]
+    tags = {_FACT_TAGS.get(key, key): value for key, value in known.items()} | {"status": status, NOTE: note}
     write(store, run_id, round_metrics(files), tags=tags, step=round_number(round_id))
     inputs = _dataset_inputs(files, facts)
     if inputs:
@@ -134,11 +134,11 @@ def fail_stale(project: Project) -> int:
 
 
 def round_metrics(files: RoundFiles) -> dict[str, Any]:
-    """Every figure of a round under the name that it has in MLflow: the figures, the counts, skills/<suite>/<skill>."""
+    """Every figure of a round under the name that it has in MLflow: the figures, the counts, each skill."""
     found = {name: files.metrics.get(name) for name in FIGURES}
-    found |= {f"rare/{name}": value for name, value in (files.metrics.get("rare") or {}).items()}
+    found |= {f"rare.{name}": value for name, value in (files.metrics.get("rare") or {}).items()}
     found |= files.counts
-    found |= {f"skills/{skill}": score for skill, score in files.metrics.get("skills", {}).items()}
+    found |= {skill_key(skill): score for skill, score in files.metrics.get("skills", {}).items()}
     return found
 
 
@@ -152,9 +152,9 @@ def _ensure_round(store: Store, project: Project, round_id: str, found: Run | No
     tags = {
         KIND: "round",
         ROUND: round_id,
-        "adapt_inf.parent": params.parent,
-        "adapt_inf.drop": params.drop,
-        "adapt_inf.strategy": params.select.strategy,
+        "parent": params.parent,
+        "drop": params.drop,
+        "strategy": params.select.strategy,
         "mlflow.source.name": "adapt-inf round",
         "mlflow.source.type": "LOCAL",
     }
@@ -168,7 +168,7 @@ def _stage_metrics(measured: dict[str, Any], seconds: float) -> dict[str, Any]:
     samples: Any = report.get("samples")
     if is_number(samples) and seconds > 0:
         metrics["samples_per_second"] = samples / seconds
-    return metrics | {f"report/{key}": value for key, value in report.items()}
+    return metrics | {f"report.{key}": value for key, value in report.items()}
 
 
 def _dataset_inputs(files: RoundFiles, facts: dict[str, Any]) -> list[DatasetInput]:

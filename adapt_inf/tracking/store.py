@@ -37,6 +37,9 @@ _METRICS_PER_BATCH = 1000  # limits of MLflow's log_batch
 _PARAMS_OR_TAGS_PER_BATCH = 100
 _TAG_LENGTH = 8000
 _PAGE = 1000
+_EXPERIMENT_NOTE = (
+    "A run per round with a child per stage, and a timeline run whose steps are the rounds of the lineage."
+)
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,8 @@ def _connect(root: Path, name: str, uri: str) -> Store:
         return Store(client, experiment.experiment_id)
     # A tracking server keeps artifacts where it was told to; our own store keeps them in the project.
     location = (root / "mlartifacts").as_uri() if uri.startswith("sqlite:") else None
-    return Store(client, client.create_experiment(name, artifact_location=location))
+    tags = {"mlflow.experimentKind": "custom_model_development", NOTE: _EXPERIMENT_NOTE}
+    return Store(client, client.create_experiment(name, artifact_location=location, tags=tags))
 
 
 def find_runs(store: Store, tags: Mapping[str, str], status: str | None = None) -> list[Run]:
@@ -173,6 +177,13 @@ def metric_key(name: str) -> str:
     fit = re.sub(r"[^\w.\- /]", "_", name)
     fit = "/".join(part.strip() if part.strip(" .") else "_" for part in fit.split("/"))[:240]
     return fit if fit == name else f"{fit}-{fingerprint([name])[:6]}"
+
+
+def skill_key(skill: str) -> str:
+    """The metric of the skill "<suite>/<skill>": dots, since the UI shows names with a slash before all others."""
+    suite, _, name = skill.partition("/")
+    plain = metric_key(f"skill.{suite}.{name}".replace("/", "."))
+    return plain if "." not in suite and "/" not in name else f"{plain}-{fingerprint([skill])[:6]}"
 
 
 def is_number(value: Any) -> bool:

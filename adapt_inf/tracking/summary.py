@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import os
 import shlex
+from itertools import accumulate
 from typing import Any
 
 from adapt_inf.project import Project
 
 WIDTH = 120
 
-_SKILL_WIDTH = 14  # columns of one skill's heading
+_SKILL_WIDTH = 14  # most columns of one skill's heading
+_SCORE_WIDTH = 5  # columns of a score
 _HEAD = ("round", "drop", "strategy", "status", "average", "forgot", "pool", "selected", "pruned")
 
 
@@ -64,10 +66,11 @@ def _skill_tables(rounds: list[dict[str, Any]]) -> list[str]:
     skills = list(dict.fromkeys(skill for found in scores for skill in found))
     names = _short_names(skills)
     first = max(len("skills"), *(len(str(entry["round"])) for entry in rounds))
-    per_table = max(1, (WIDTH - first) // (_SKILL_WIDTH + 2))
     tables = []
-    for start in range(0, len(skills), per_table):
-        part = skills[start : start + per_table]
+    while skills:
+        ends = accumulate((2 + max(len(names[skill]), _SCORE_WIDTH) for skill in skills), initial=first)
+        fit = max(1, sum(end <= WIDTH for end in ends) - 1)
+        part, skills = skills[:fit], skills[fit:]
         rows = [["skills", *(names[skill] for skill in part)]]
         rows += [
             [str(e["round"]), *(_score(found.get(s)) for s in part)] for e, found in zip(rounds, scores, strict=True)
