@@ -80,6 +80,7 @@ class Train:
     dropout: float = Field(0.0, ge=0, lt=1)
     targets: str = "text+projector"
     checkpoint_steps: int = Field(200, gt=0)
+    cache_mb: int = Field(2048, ge=0)
 
 
 @dataclass(frozen=True, config=_STRICT)
