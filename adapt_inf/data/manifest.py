@@ -84,5 +84,6 @@ def candidates(ctx: StageContext) -> pd.DataFrame:
 def _to_frame(table: pa.Table) -> pd.DataFrame:
     frame = table.to_pandas()
     frame["pruned_cluster"] = frame["pruned_cluster"].astype("Int32")
-    frame["image_hashes"] = [list(hashes) for hashes in frame["image_hashes"]]
+    lists = [list(hashes) for hashes in frame["image_hashes"]]
+    frame["image_hashes"] = pd.Series(lists, index=frame.index, dtype=object)
     return frame

@@ -36,7 +36,7 @@ class Sample:
     Attributes:
         sample_id: "<drop>/<id>", unique in a lineage.
         images: encoded JPEG, PNG or WebP; none, one or many, as many as the messages have image parts.
-        messages: turns `{"role": "user" | "assistant" | "system", "content": [part, ...]}`, the last one the assistant's.
+        messages: turns `{"role": "user" | "assistant" | "system", "content": [part, ...]}`, the last assistant.
         skill: what the sample teaches or tests.
         metric: one of `METRICS`.
         answers: accepted answers, at least one.

@@ -1,6 +1,6 @@
 """Shards: Parquet files of samples, pictures inside, written as a stream and read a row group at a time.
 
-The trade: a row group of 256 samples is the unit of reading, so a sequential pass reads everything once and random access
+The trade: a row group of 256 samples is the unit of reading, so a pass in order reads everything once and random access
 costs up to one row group per sample; `SampleStore` keeps the row groups that it read last, up to a number of bytes, so
 a small pool is read once and a large one never fills memory. The same samples give the same bytes.
 """
