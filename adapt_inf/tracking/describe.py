@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from adapt_inf.tracking.reports import RoundFiles
+from adapt_inf.tracking.reports import RoundFiles, total
 
 _LISTED = 6  # skills named on each side before the rest is counted
 
@@ -28,17 +28,13 @@ def round_note(files: RoundFiles, status: str, facts: dict[str, Any]) -> str:
 
 
 def _came(files: RoundFiles) -> str:
-    report, rejected = files.ingest, files.counts["rejected"]
+    report = files.ingest
     if not report:
         return ""
-    train, evaluation = (
-        report.get("train accepted", report.get("train")),
-        report.get("eval accepted", report.get("eval")),
-    )
-    counts = [f"{_count(train)} training samples"] if isinstance(train, int) else []
-    counts += [f"{_count(evaluation)} for evaluation"] if isinstance(evaluation, int) else []
-    counts += [f"{_count(rejected)} set aside"] if rejected else []
-    return f"**Came**: {', '.join(counts)}." if counts else ""
+    counts = [f"{_count(report['train'])} training samples", f"{_count(report['eval'])} for evaluation"]
+    counts += [f"{_count(files.counts['rejected'])} set aside"] if files.counts["rejected"] else []
+    counts += [f"{_count(count)} duplicates left out" for count in (total(report.get("duplicates")),) if count]
+    return f"**Came**: {', '.join(counts)}."
 
 
 def _chosen(files: RoundFiles) -> str:

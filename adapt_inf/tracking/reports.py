@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from adapt_inf.config import load_params
 from adapt_inf.files import file_digest, read_json
 from adapt_inf.project import BASE, Project
 
@@ -73,7 +74,7 @@ class RoundFiles:
             "candidates": self.selectors.get("candidates"),
             "selected": self.selectors.get("selected"),
             "pruned": self.pool.get("pruned"),
-            "rejected": _total(self.ingest.get("rejected")),
+            "rejected": total(self.ingest.get("rejected")),
         }
 
     @cached_property
@@ -91,6 +92,16 @@ class RoundFiles:
         known = self.hashes.get(f"drops/{drop}")
         manifest = self.path("ingest", "manifest.parquet")
         return known or (file_digest(manifest)[:32] if manifest.is_file() else None)
+
+
+def ancestry_on_disk(project: Project, round_id: str) -> list[dict[str, Any]]:
+    """The round and its ancestors after the base, oldest first: their names, parents and counts."""
+    line: list[dict[str, Any]] = []
+    while round_id != BASE and project.params_of(round_id).is_file():
+        parent = load_params(project.params_of(round_id)).parent
+        line.append({"round": round_id, "parent": parent, **RoundFiles(project, round_id).counts})
+        round_id = parent
+    return line[::-1]
 
 
 def selector_table(selectors: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
@@ -133,7 +144,7 @@ def _short(value: Any) -> Any:
     return round(value, 4) if isinstance(value, float) else value
 
 
-def _total(value: Any) -> int | None:
+def total(value: Any) -> int | None:
     """A count, or the sum of counts by kind."""
     if isinstance(value, dict):
         return sum(count for count in value.values() if isinstance(count, int))

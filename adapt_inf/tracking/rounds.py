@@ -14,7 +14,14 @@ from adapt_inf.config import load_params
 from adapt_inf.files import folder_digest
 from adapt_inf.project import Project
 from adapt_inf.tracking.describe import round_note
-from adapt_inf.tracking.reports import FIGURES, RoundFiles, matrix_table, round_number, selector_table
+from adapt_inf.tracking.reports import (
+    FIGURES,
+    RoundFiles,
+    ancestry_on_disk,
+    matrix_table,
+    round_number,
+    selector_table,
+)
 from adapt_inf.tracking.store import (
     KIND,
     NOTE,
@@ -67,12 +74,15 @@ def log_stage(project: Project, round_id: str, stage: str, outcome: dict[str, An
     runs = _runs_of(store, round_id)
     child = runs.get(stage)
     cached = bool(outcome.get("cached", False))
+    parent_id = runs[""].info.run_id if "" in runs else _ensure_round(store, project, round_id, None)
+    if child is not None and child.data.tags.get(_PARENT_RUN) != parent_id:
+        store.client.delete_run(child.info.run_id)  # of a round that went to the trash
+        child = None
     if cached and child is not None and child.info.status == "FINISHED":
         return  # nothing happened since it was logged
     files = RoundFiles(project, round_id)
     measured = {**outcome, **files.log(stage)}
     seconds = measured.get("seconds") or 0.0
-    parent_id = runs[""].info.run_id if "" in runs else _ensure_round(store, project, round_id, None)
     tags = {KIND: "stage", ROUND: round_id, STAGE: stage, _PARENT_RUN: parent_id}
     params = as_params(asdict(load_params(project.params_of(round_id))).get(stage, {}))
     began = now_ms() - (0 if cached else int(1000 * seconds))
@@ -85,7 +95,7 @@ def log_stage(project: Project, round_id: str, stage: str, outcome: dict[str, An
     store.client.set_terminated(run_id, "FAILED" if error else "FINISHED")
 
 
-def finish_round(project: Project, round_id: str, status: str, facts: dict[str, Any]) -> str | None:
+def finish_round(project: Project, round_id: str, status: str, facts: dict[str, Any]) -> int | None:
     """Log what the round came to, register its model and end its run.
 
     Args:
@@ -94,8 +104,10 @@ def finish_round(project: Project, round_id: str, status: str, facts: dict[str, 
         facts: pool_hash, parent, drop, strategy, commit; each may be None or missing.
 
     Returns:
-        The version of the registered model, or None where the round has no model.
+        The version of the registered model, or None where the round did not come as far as its evaluation.
     """
+    from adapt_inf.tracking.pictures import write_pictures
+
     store = connect(project)
     files = RoundFiles(project, round_id)
     run_id = _ensure_round(store, project, round_id, _runs_of(store, round_id).get(""))
@@ -113,12 +125,25 @@ def finish_round(project: Project, round_id: str, status: str, facts: dict[str, 
         tables["accuracy_matrix.json"] = matrix_table(files.matrix)
     if tables:
         write_tables(store, run_id, tables)
-    pictures = project.round(round_id) / "pictures"
-    if pictures.is_dir():
-        store.client.log_artifacts(run_id, str(pictures), "pictures")
+    pictures = write_pictures(project, round_id, ancestry_on_disk(project, round_id))
+    if pictures:
+        store.client.log_artifacts(run_id, str(pictures[0].parent), "pictures")
     version = _register(store, files, run_id, status, known, note)
     store.client.set_terminated(run_id, _RUN_STATUS.get(status, "FAILED"))
     return version
+
+
+def tag_commit(project: Project, round_id: str, commit: str | None) -> None:
+    """Name the git commit that holds the finished round on its run and on its model's version."""
+    if commit is None:
+        return
+    store = connect(project)
+    run = _runs_of(store, round_id).get("")
+    if run is None:
+        return
+    write(store, run.info.run_id, tags={_FACT_TAGS["commit"]: commit})
+    for version in store.client.search_model_versions(f"run_id = '{run.info.run_id}'"):
+        store.client.set_model_version_tag(version.name, version.version, "commit", commit)
 
 
 def fail_stale(project: Project) -> int:
@@ -202,10 +227,10 @@ def _dataset_inputs(files: RoundFiles, facts: dict[str, Any]) -> list[DatasetInp
 
 def _register(
     store: Store, files: RoundFiles, run_id: str, status: str, known: dict[str, str], note: str
-) -> str | None:
+) -> int | None:
     """A version for the round's adapter; the one that is there when the adapter is the same."""
     adapter = files.project.output(files.round, "model")
-    if not adapter.is_dir():
+    if not adapter.is_dir() or not files.metrics:
         return None
     client, name = store.client, store_name(files.project)
     tags: dict[str, str] = {key: value for key, value in known.items() if key != "pool_hash"}
@@ -216,6 +241,9 @@ def _register(
     for old in client.search_model_versions(f"run_id = '{run_id}'"):
         if old.tags.get("adapter") == tags["adapter"]:
             version = str(old.version)
+            if old.tags.get("status") != status:
+                client.set_model_version_tag(name, version, "status", status)
+                client.update_model_version(name, version, note)
         else:
             client.delete_model_version(name, old.version)  # the round was run again and came out otherwise
     aliases = _registered_model(store, name)
@@ -225,10 +253,10 @@ def _register(
         version = str(client.create_model_version(name, source, run_id, tags, description=note).version)
     champion = aliases.get("champion")
     if status == FINISHED and champion != version:
-        client.set_registered_model_alias(name, "champion", version)
-        if champion is not None:
+        if champion is not None:  # first, so that a kill in between loses nothing
             client.set_registered_model_alias(name, "previous", champion)
-    return version
+        client.set_registered_model_alias(name, "champion", version)
+    return int(version)
 
 
 def _registered_model(store: Store, name: str) -> dict[str, str]:

@@ -52,7 +52,8 @@ def add_round(project: Project, round_id: str, clusters: int = 6, seed: int = 0)
         report = {"samples": 3000 * number, "detail": {"kept": 7}, "note": "not a number"}
         record = {"stage": stage, "seconds": 2.5, "peak_memory_mb": 812.4, "cached": False, "report": report}
         write_json(project.log(round_id) / f"{stage}.json", record)
-    ingest = {"train": 3000, "eval": 200, "rejected": {"image": 3, "leak": 2}, "duplicates": 41, "reasons": []}
+    duplicates = {"train": 40, "eval": 1}
+    ingest = {"drop": drop, "train": 3000, "eval": 200, "rejected": 5, "duplicates": duplicates, "reasons": []}
     write_json(project.output(round_id, "ingest") / "report.json", ingest)
     rows = pd.DataFrame({"sample_id": [f"{drop}/{i}" for i in range(5)], "drop": drop})
     write_parquet(project.output(round_id, "ingest") / "manifest.parquet", rows)
