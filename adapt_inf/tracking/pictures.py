@@ -26,7 +26,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6
 INK, FAINT = "#222222", "#C8C8C8"
 
 _DPI = 110
-_SAME_NAME_GAP = 0.07  # of the y axis between two labels, which would else cover each other
+_LABEL_GAP = 0.07  # of the y axis between two labels, which would else cover each other
 _MOST_FIGURES = 900  # cells of a heat map that still get their number
 _MOST_BARS = 60  # clusters shown by name; beyond that the largest ones
 
@@ -255,7 +255,9 @@ def _curves_of_suite(axes: Axes, rounds: int, suite: str, members: list[Curve], 
         known = heights[np.isfinite(heights)]
         if known.size:
             ends.append((float(known[-1]), curve.skill, colour))
-    for height, (_, name, colour) in zip(_apart([end[0] for end in sorted(ends)]), sorted(ends), strict=True):
+    for height, (_, name, colour) in zip(
+        spread([end[0] for end in sorted(ends)], _LABEL_GAP), sorted(ends), strict=True
+    ):
         axes.annotate(
             name, (1.0, height), xycoords="axes fraction", xytext=(3, 0), textcoords="offset points",
             va="center", fontsize=8, color=colour,
@@ -265,15 +267,16 @@ def _curves_of_suite(axes: Axes, rounds: int, suite: str, members: list[Curve], 
     _plain(axes)
 
 
-def _apart(heights: Sequence[float]) -> list[float]:
-    """Sorted heights in 0..1, pushed apart until each pair has a gap: from below up, then from the top down."""
+def spread(heights: Sequence[float], gap: float) -> list[float]:
+    """Sorted heights in 0..1 pushed apart to `gap` (less where they would not fit), still in order and in 0..1."""
+    gap = min(gap, 1 / max(1, len(heights) - 1))
     placed: list[float] = []
     for height in heights:
-        placed.append(max(height, placed[-1] + _SAME_NAME_GAP) if placed else height)
+        placed.append(max(height, placed[-1] + gap) if placed else height)
     ceiling = 1.0
     for position in range(len(placed) - 1, -1, -1):
         placed[position] = min(placed[position], ceiling)
-        ceiling = placed[position] - _SAME_NAME_GAP
+        ceiling = placed[position] - gap
     return placed
 
 

@@ -175,7 +175,7 @@ def write_tables(
 def metric_key(name: str) -> str:
     """`name` as MLflow takes it: a replaced character is paid for by a short digest, so that no two names meet."""
     fit = re.sub(r"[^\w.\- /]", "_", name)
-    fit = "/".join(part.strip() if part.strip(" .") else "_" for part in fit.split("/"))[:240]
+    fit = "/".join(part.strip() if part.strip(" .") else "_" for part in fit.split("/"))[:230]
     return fit if fit == name else f"{fit}-{fingerprint([name])[:6]}"
 
 

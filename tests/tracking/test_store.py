@@ -1,0 +1,53 @@
+"""The store of a project: where it lies, that it opens again, and names that MLflow takes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mlflow.utils.validation import _validate_metric_name
+
+from adapt_inf.project import Project
+from adapt_inf.tracking.store import connect, metric_key, open_store, skill_key
+
+
+def test_the_store_lies_in_the_project_and_opens_again(project: Project) -> None:
+    client = open_store(project)
+    (experiment,) = [each for each in client.search_experiments() if each.name != "Default"]
+    assert experiment.name == "garden"
+    assert experiment.artifact_location == (project.root / "mlartifacts").as_uri()
+    assert (project.root / "mlflow.db").is_file()
+    assert connect(Project(project.root)).experiment_id == experiment.experiment_id
+
+
+def test_the_environment_names_another_store(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'elsewhere.db'}")
+    assert open_store(project).get_experiment_by_name("garden") is not None
+    assert (tmp_path / "elsewhere.db").is_file()
+    assert not (project.root / "mlflow.db").exists()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(min_size=1, max_size=300))
+def test_every_name_becomes_a_metric_that_mlflow_takes(name: str) -> None:
+    _validate_metric_name(metric_key(name))
+    _validate_metric_name(skill_key(f"suite/{name}"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("a/b?", "a/b!"), ("a.b/c", "a/b.c"), ("a/b/c", "a/b.c"), ("é" * 260, "é" * 261)]
+)
+def test_two_skills_never_share_a_metric(one: str, other: str) -> None:
+    assert skill_key(one) != skill_key(other)
+
+
+def test_the_orchestrators_imports_leave_torch_out() -> None:
+    modules = ", ".join(f"adapt_inf.tracking.{name}" for name in ("rounds", "timeline", "pictures", "summary"))
+    code = f"import sys, {modules}, mlflow; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    code = "import sys; import adapt_inf.tracking.summary; sys.exit('mlflow' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,54 @@
+"""The timeline: a point per round and figure, none twice, none of a round that is no longer in the lineage."""
+
+from __future__ import annotations
+
+from tracked_project import add_round, lineage_of
+
+from adapt_inf.project import Project
+from adapt_inf.tracking.store import connect, find_runs
+from adapt_inf.tracking.timeline import log_timeline
+
+
+def points(project: Project, key: str) -> list[tuple[int, float]]:
+    store = connect(project)
+    (run,) = find_runs(store, {"adapt_inf.kind": "timeline"})
+    return [(point.step, point.value) for point in store.client.get_metric_history(run.info.run_id, key)]
+
+
+def test_every_figure_has_a_point_per_round(project: Project) -> None:
+    lineage = lineage_of(project, "r001", "r002")
+    log_timeline(project, lineage[:1])
+    log_timeline(project, lineage)
+    for name in ("average_accuracy", "forgetting", "backward_transfer", "forward_transfer"):
+        assert points(project, name) == [(step, entry["metrics"][name]) for step, entry in enumerate(lineage, 1)]
+    for name in ("pool_size", "selected", "pruned", "candidates"):
+        assert points(project, name) == [(step, entry[name]) for step, entry in enumerate(lineage, 1)]
+    assert [step for step, _ in points(project, "skill.base.naming")] == [1, 2]
+    assert [step for step, _ in points(project, "skill.flags.capital")] == [2]
+
+
+def test_logging_again_adds_no_point(project: Project) -> None:
+    lineage = lineage_of(project, "r001", "r002")
+    assert log_timeline(project, lineage) == log_timeline(project, lineage)
+    assert len(points(project, "forgetting")) == 2
+
+
+def test_a_mark_that_a_killed_process_never_wrote_costs_no_second_point(project: Project) -> None:
+    lineage = lineage_of(project, "r001", "r002")
+    run_id = log_timeline(project, lineage)
+    connect(project).client.delete_tag(run_id, "adapt_inf.logged")
+    assert log_timeline(project, lineage) == run_id
+    assert len(points(project, "forgetting")) == 2
+
+
+def test_a_branch_leaves_out_the_rounds_behind_it(project: Project) -> None:
+    add_round(project, "r003")
+    first, second, third = lineage_of(project, "r001", "r002", "r003")
+    log_timeline(project, [first, second])
+    log_timeline(project, [first, third | {"parent": "r001"}])
+    assert [step for step, _ in points(project, "average_accuracy")] == [1, 3]
+
+
+def test_rounds_without_figures_give_no_point(project: Project) -> None:
+    assert log_timeline(project, [{"round": "r001", "parent": "base", "metrics": {}}]) is None
+    assert log_timeline(project, []) is None
