@@ -9,13 +9,17 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mlflow import MlflowClient
 from mlflow.utils.validation import _validate_metric_name
+from tracked_project import empty_project
 
 from adapt_inf.project import Project
 from adapt_inf.tracking.store import connect, metric_key, open_store, skill_key
 
 
-def test_the_store_lies_in_the_project_and_opens_again(project: Project) -> None:
+def test_the_store_lies_in_the_project_and_opens_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    project = empty_project(tmp_path / "garden")
     client = open_store(project)
     (experiment,) = [each for each in client.search_experiments() if each.name != "Default"]
     assert experiment.name == "garden"
@@ -28,7 +32,7 @@ def test_the_environment_names_another_store(project: Project, tmp_path: Path, m
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'elsewhere.db'}")
     assert open_store(project).get_experiment_by_name("garden") is not None
     assert (tmp_path / "elsewhere.db").is_file()
-    assert not (project.root / "mlflow.db").exists()
+    assert not MlflowClient(f"sqlite:///{project.root / 'mlflow.db'}").get_experiment_by_name("garden")
 
 
 @settings(max_examples=200, deadline=None)
