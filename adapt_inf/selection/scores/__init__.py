@@ -1,0 +1,13 @@
+"""The pool of selector experts: one file a score, and others by the entry point group `adapt_inf.scores`.
+
+A score is a class without arguments that has `name`, `needs` and `compute`; see `base.Score`. The signals that a score
+may need are in `base.SIGNALS`. To add one to an installed package:
+
+    [project.entry-points."adapt_inf.scores"]
+    answer_length = "my_package.scores:AnswerLength"
+"""
+
+from adapt_inf.selection.scores.base import SIGNALS, Score, Signals
+from adapt_inf.selection.scores.registry import available, resolve
+
+__all__ = ["SIGNALS", "Score", "Signals", "available", "resolve"]

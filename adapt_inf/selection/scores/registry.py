@@ -1,0 +1,71 @@
+"""Scores by name: those in this folder and those that installed packages bring.
+
+Looking one up costs a read of package metadata, and only for a name that is not built in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from adapt_inf.errors import ConfigError
+from adapt_inf.selection.scores.base import SIGNALS, Score
+from adapt_inf.selection.scores.el2n import EL2N
+from adapt_inf.selection.scores.entropy import Entropy
+from adapt_inf.selection.scores.grand import GraNd
+from adapt_inf.selection.scores.image_grounding import ImageGrounding
+from adapt_inf.selection.scores.perplexity import Perplexity
+from adapt_inf.selection.scores.random import Random
+
+GROUP = "adapt_inf.scores"
+
+_BUILT_IN: tuple[Callable[[], Score], ...] = (Perplexity, EL2N, Entropy, GraNd, ImageGrounding, Random)
+
+
+def available() -> list[str]:
+    """Names of all scores: the built-in ones, then those of installed packages by name."""
+    own = [make().name for make in _BUILT_IN]
+    return own + sorted({point.name for point in entry_points(group=GROUP)} - set(own))
+
+
+def resolve(names: list[str], source: Path = Path("params.yaml")) -> list[Score]:
+    """The scores called `names`, in that order. A built-in name cannot be taken by a package.
+
+    Args:
+        source: the file that `names` come from, for the error.
+
+    Raises:
+        ConfigError: an unknown name (the error lists what there is), the same name twice, or an entry point that is no
+            score of that name or needs a signal that does not exist.
+    """
+    if len(set(names)) < len(names):
+        raise ConfigError(source, "select.scores", f"a score is named twice in {', '.join(names)}")
+    return [_resolve_one(name, source) for name in names]
+
+
+def _resolve_one(name: str, source: Path) -> Score:
+    for make in _BUILT_IN:
+        score = make()
+        if score.name == name:
+            return score
+    points = [point for point in entry_points(group=GROUP) if point.name == name]
+    if not points:
+        raise ConfigError(source, "select.scores", f"there is no score {name}; there are {', '.join(available())}")
+    if len(points) > 1:
+        raise ConfigError(source, "select.scores", f"{len(points)} installed packages bring a score {name}")
+    point = points[0]
+    try:
+        score = point.load()()
+    except (ImportError, AttributeError, TypeError) as error:
+        raise ConfigError(source, "select.scores", f"{name} ({point.value}) cannot be loaded: {error}") from error
+    if not isinstance(score, Score) or score.name != name:
+        raise ConfigError(
+            source, "select.scores", f"{point.value} is no score called {name}: it needs `name`, `needs` and `compute`"
+        )
+    unknown = sorted(set(score.needs) - SIGNALS.keys())
+    if unknown or not score.needs:
+        raise ConfigError(
+            source, "select.scores", f"{name} needs {', '.join(unknown) or 'no signal'}; there are {', '.join(SIGNALS)}"
+        )
+    return score

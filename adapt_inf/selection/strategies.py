@@ -1,0 +1,158 @@
+"""What to train on: the method of Adapt-infinity, and the strategies that it is compared with at the same budget.
+
+| strategy | which samples |
+|---|---|
+| adapt_inf | a budget per cluster; inside, coverage sampling on the cluster's own expert |
+| a score's name | the same, with that score as the expert of every cluster |
+| cluster_random | the same budgets; inside, uniform |
+| random | uniform over all candidates |
+| sequential | uniform over the new drop only: no replay |
+| full | all candidates, whatever the budget |
+
+Every draw has its own generator, seeded by the round's seed and the cluster, so one cluster never disturbs
+another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adapt_inf.config import Select
+from adapt_inf.selection.arrays import BoolArray, FloatArray, IntArray
+from adapt_inf.selection.budgets import cluster_budgets, resolve_budget
+from adapt_inf.selection.coverage import UNSTRATIFIED, Draw, coverage_sample, uniform_sample
+from adapt_inf.selection.experts import Experts, choose_experts
+
+WITHOUT_EXPERTS = ("sequential", "random", "cluster_random", "full")
+ADAPT_INF = "adapt_inf"
+NO_EXPERT = "uniform"  # the selector of a cluster in which no score may be chosen
+
+_IN_CLUSTER, _OVER_ALL = 0, 1  # what a generator is for
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What a strategy may know of n candidates in k clusters, all in candidate order.
+
+    Attributes:
+        cluster: (n,) numbers 0..k-1, none empty.
+        similarity: (n,) cosine to the own centroid.
+        is_new: (n,) whether the sample came with this round's drop.
+        scores: by name, (n,) each: those of `select.scores` and, where it is one more, the strategy's; nan where a
+            sample has none.
+    """
+
+    cluster: IntArray
+    similarity: NDArray[np.floating]
+    is_new: BoolArray
+    scores: Mapping[str, FloatArray]
+
+    def __len__(self) -> int:
+        return len(self.cluster)
+
+    @property
+    def clusters(self) -> int:
+        return int(self.cluster.max(initial=-1)) + 1
+
+    @property
+    def sizes(self) -> IntArray:
+        return np.bincount(self.cluster, minlength=self.clusters)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The samples selected, and per cluster why.
+
+    Attributes:
+        positions: (m,) positions of candidates, ascending, no two equal.
+        score: (m,) the selector's score of each; nan where the selector is none or the sample has none.
+        stratum: (m,) see `coverage.Draw`.
+        budget: T, which is m.
+        budgets: (k,) samples that each cluster was to give, and gave; they sum to T.
+        selectors: (k,) name of the score that selected, NO_EXPERT, or the strategy where it uses no scores.
+        experts: entropies of all scores in all clusters, whatever the strategy.
+    """
+
+    positions: IntArray
+    score: FloatArray
+    stratum: NDArray[np.int32]
+    budget: int
+    budgets: IntArray
+    selectors: list[str]
+    experts: Experts
+
+
+def is_strategy(name: str, scores: Iterable[str]) -> bool:
+    """Whether `select` takes this name, given the names of the scores that it gets."""
+    return name == ADAPT_INF or name in WITHOUT_EXPERTS or name in scores
+
+
+def select(candidates: Candidates, params: Select, seed: int) -> Selection:
+    """Choose min(T, n) samples; T is `select.budget` of all candidates (`sequential`: at most the drop; `full`: all).
+
+    Raises:
+        ValueError: a strategy that is neither listed above nor the name of a score that is given, or a budget that is
+            none.
+    """
+    strategy = params.strategy
+    if not is_strategy(strategy, candidates.scores):
+        names = [ADAPT_INF, *WITHOUT_EXPERTS, *candidates.scores]
+        raise ValueError(f"there is no strategy {strategy}; there are {', '.join(names)}")
+    n, k = len(candidates), candidates.clusters
+    budget = resolve_budget(params.budget, n)
+    table = np.stack([candidates.scores[name] for name in params.scores], axis=1)
+    experts = choose_experts(table, candidates.cluster, k, params.bins)
+
+    if strategy in ("full", "random", "sequential"):
+        pool = np.flatnonzero(candidates.is_new) if strategy == "sequential" else np.arange(n)
+        rng = np.random.default_rng([seed, _OVER_ALL])
+        positions = pool[uniform_sample(len(pool), n if strategy == "full" else budget, rng).positions]
+        budgets = np.bincount(candidates.cluster[positions], minlength=k)
+        nothing = np.full(len(positions), np.nan), np.full(len(positions), UNSTRATIFIED, dtype=np.int32)
+        return Selection(positions, *nothing, len(positions), budgets, [strategy] * k, experts)
+
+    budgets = _budgets(candidates, budget, params)
+    if strategy == "cluster_random":
+        chosen: list[str | None] = [None] * k
+        selectors = [strategy] * k
+    elif strategy == ADAPT_INF:
+        chosen = [params.scores[score] if score >= 0 else None for score in experts.winner]
+        selectors = [name or NO_EXPERT for name in chosen]
+    else:
+        chosen = [strategy] * k
+        selectors = [strategy] * k
+
+    by_cluster = np.argsort(candidates.cluster, kind="stable")
+    sizes = candidates.sizes
+    starts = np.cumsum(sizes) - sizes
+    positions = np.empty(budget, dtype=np.int64)
+    score, stratum = np.empty(budget), np.empty(budget, dtype=np.int32)
+    filled = 0
+    for cluster in range(k):
+        members = by_cluster[starts[cluster] : starts[cluster] + sizes[cluster]]
+        name = chosen[cluster]
+        values = None if name is None else candidates.scores[name][members]
+        rng = np.random.default_rng([seed, _IN_CLUSTER, cluster])
+        draw = _draw(values, len(members), int(budgets[cluster]), rng, params)
+        span = slice(filled, filled + len(draw.positions))
+        positions[span], stratum[span] = members[draw.positions], draw.strata
+        score[span] = values[draw.positions] if values is not None else np.nan
+        filled = span.stop
+    order = np.argsort(positions)
+    return Selection(positions[order], score[order], stratum[order], budget, budgets, selectors, experts)
+
+
+def _budgets(candidates: Candidates, budget: int, params: Select) -> IntArray:
+    distance = np.bincount(candidates.cluster, 1.0 - candidates.similarity, minlength=candidates.clusters)
+    spread = np.maximum(distance / candidates.sizes, 0.0)
+    return cluster_budgets(candidates.sizes, budget, params.split, params.min_cluster, spread)
+
+
+def _draw(values: FloatArray | None, size: int, budget: int, rng: np.random.Generator, params: Select) -> Draw:
+    if values is None:
+        return uniform_sample(size, budget, rng)
+    return coverage_sample(values, budget, rng, params.strata, params.tail)
