@@ -5,6 +5,7 @@ A file that is not there reads as empty: a round that failed is tracked as far a
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -62,6 +63,12 @@ class RoundFiles:
     @cached_property
     def matrix(self) -> dict[str, Any]:
         return _read(self.path("evaluate", "accuracy_matrix.json"))
+
+    @cached_property
+    def training(self) -> list[dict[str, Any]]:
+        """A row per optimiser step: step, loss, learning_rate, gradient_norm, samples."""
+        path = self.path("model", "train_log.jsonl")
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
     def log(self, stage: str) -> dict[str, Any]:
         return _read(self.project.log(self.round) / f"{stage}.json")

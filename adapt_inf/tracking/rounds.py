@@ -7,6 +7,7 @@ second.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ from adapt_inf.tracking.store import (
     skill_key,
     store_name,
     write,
+    write_curves,
     write_tables,
 )
 
@@ -49,6 +51,7 @@ FINISHED = "finished"  # the status of a round whose model may become champion
 _RUN_STATUS = {FINISHED: "FINISHED", "killed": "KILLED"}  # any other status of a round is a run that failed
 _FACT_TAGS = {"pool_hash": "pool_version", "commit": "mlflow.source.git.commit"}  # a fact that is known by another name
 _PARENT_RUN = "mlflow.parentRunId"
+_CURVE_POINTS = 320  # of a training curve; MLflow's page draws no more
 _DIGEST_LENGTH = 36  # of an MLflow dataset: DVC's "<md5>.dir" to the letter
 
 
@@ -85,11 +88,14 @@ def log_stage(project: Project, round_id: str, stage: str, outcome: dict[str, An
     seconds = measured.get("seconds") or 0.0
     tags = {KIND: "stage", ROUND: round_id, STAGE: stage, _PARENT_RUN: parent_id}
     params = as_params(asdict(load_params(project.params_of(round_id))).get(stage, {}))
-    began = now_ms() - (0 if cached else int(1000 * seconds))
+    began = child.info.start_time if child is not None else now_ms() - (0 if cached else int(1000 * seconds))
     run_id = ensure_run(store, child, f"{round_id} {stage}", tags, params, began)
     error = outcome.get("error")
     labels = {"cached": str(cached).lower()} | ({NOTE: str(error)} if error else {})
-    write(store, run_id, _stage_metrics(measured, seconds), tags=labels)
+    training = files.training if stage == "train" else []
+    write(store, run_id, _stage_metrics(measured, seconds, training), tags=labels)
+    every = math.ceil(len(training) / _CURVE_POINTS) or 1
+    write_curves(store, run_id, (_curve_point(row) for row in training[every - 1 :: every]), began)
     if stage == "select" and files.selectors:
         write_tables(store, run_id, {"selectors.json": selector_table(files.selectors)})
     store.client.set_terminated(run_id, "FAILED" if error else "FINISHED")
@@ -187,10 +193,15 @@ def _ensure_round(store: Store, project: Project, round_id: str, found: Run | No
     return ensure_run(store, found, f"{round_id} {params.drop}", tags, as_params(asdict(params)))
 
 
-def _stage_metrics(measured: dict[str, Any], seconds: float) -> dict[str, Any]:
+def _curve_point(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key != "samples"}
+
+
+def _stage_metrics(measured: dict[str, Any], seconds: float, training: list[dict[str, Any]]) -> dict[str, Any]:
     report = flat(measured.get("report") or {})
     metrics: dict[str, Any] = {"seconds": seconds, "peak_memory_mb": measured.get("peak_memory_mb")}
-    samples: Any = report.get("samples")
+    # Training passes over its samples more than once.
+    samples: Any = sum(row["samples"] for row in training) or report.get("samples", report.get("read"))
     if is_number(samples) and seconds > 0:
         metrics["samples_per_second"] = samples / seconds
     return metrics | {f"report.{key}": value for key, value in report.items()}

@@ -154,6 +154,25 @@ def write(
         del points[:_METRICS_PER_BATCH], settings[:size], labels[:size]
 
 
+def write_curves(store: Store, run_id: str, rows: Iterable[Mapping[str, Any]], start: int) -> None:
+    """Log every number of `rows` but `step` as a point at that step.
+
+    Args:
+        rows: each with `step` and the figures at it.
+        start: ms; the timestamp follows from the step, so that the same rows logged twice are the same points.
+    """
+    from mlflow.entities import Metric
+
+    points = [
+        Metric(metric_key(key), float(value), start + row["step"], row["step"])
+        for row in rows
+        for key, value in row.items()
+        if key != "step" and is_number(value)
+    ]
+    for first in range(0, len(points), _METRICS_PER_BATCH):
+        store.client.log_batch(run_id, points[first : first + _METRICS_PER_BATCH])
+
+
 def write_tables(
     store: Store, run_id: str, tables: Mapping[str, tuple[Sequence[str], Iterable[Sequence[Any]]]]
 ) -> None:

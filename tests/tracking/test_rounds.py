@@ -147,6 +147,17 @@ def test_logging_a_round_again_changes_nothing(project: Project, client: MlflowC
     assert len(table(client, children["select"], "selectors.json")["data"]) == 6
 
 
+def test_training_is_a_curve_that_is_drawn_once(project: Project, client: MlflowClient) -> None:
+    begin_round(project, "r001")
+    for _ in range(2):
+        log_stage(project, "r001", "train", {"stage": "train", "cached": False})
+    train = runs_of(project, "r001")[1]["train"]
+    points = client.get_metric_history(train.info.run_id, "loss")
+    assert len(points) == 700 // 3
+    assert {point.step: point.value for point in points}[600] == 3 / 600
+    assert train.data.metrics["samples_per_second"] == 700 * 32 / 2.5
+
+
 def test_a_cached_stage_that_was_never_logged_still_logs(project: Project) -> None:
     begin_round(project, "r001")
     log_stage(project, "r001", "train", {"stage": "train", "cached": True})

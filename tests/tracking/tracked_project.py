@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,8 @@ def add_round(project: Project, round_id: str, clusters: int = 6, seed: int = 0)
     adapter.mkdir(parents=True)
     (adapter / "adapter_model.safetensors").write_bytes(rng.bytes(256))
     write_json(adapter / "adapter_config.json", {"peft_type": "LORA", "r": 16})
+    rows = [{"step": step, "loss": 3 / step, "learning_rate": 0.002, "samples": 32} for step in range(1, 701)]
+    write_text(adapter / "train_log.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     _write_evaluation(project, names, rng)
 
 
