@@ -80,3 +80,12 @@ class SketchStore:
     def all(self) -> FloatArray:
         """Every row: (rows, dim) float32."""
         return self.block(0, self.rows)
+
+    def take(self, rows: NDArray[np.int64]) -> FloatArray:
+        """`rows`, in that order, as a new (len(rows), dim) float32 array; only those rows are read."""
+        taken = np.empty((len(rows), self.dim), dtype=np.float32)
+        part_of = np.searchsorted(self._starts, rows, side="right") - 1
+        for part in np.unique(part_of):
+            here = part_of == part
+            taken[here] = self._parts[part][rows[here] - self._starts[part]]
+        return taken

@@ -34,7 +34,7 @@ def make_round(root: Path, model: Path, old: int = 13, new: int = 20, **params: 
         params: sections of params.yaml to change, e.g. sketch={"shard_samples": 4}.
     """
     shutil.copytree(model, root / "rounds" / "base" / "model")
-    _fill(root / "rounds" / "base" / "pool", "old", old + 1, tombstone=3)
+    _fill(root / "rounds" / "base" / "pool", "old", old + 1, tombstone=min(3, old))
     _fill(root / "rounds" / ROUND / "ingest", "new", new, tombstone=None)
     values = {"round": ROUND, "parent": "base", "drop": "new", "seed": 5, **params}
     for folder in (root, root / "rounds" / ROUND):
