@@ -94,9 +94,11 @@ def _bury(frame: pd.DataFrame, pruned: pd.DataFrame, round_id: str, out: Path) -
     """Turn the rows of `pruned` into tombstones."""
     place = pd.Series(frame.index, index=frame["sample_id"])
     known = pruned["sample_id"].isin(place.index[frame["live"].to_numpy()])
-    if not known.all() or pruned["sample_id"].duplicated().any():
-        name = pruned.loc[~known, "sample_id"].iloc[0] if not known.all() else "a sample twice"
+    if not known.all():
+        name = pruned.loc[~known, "sample_id"].iloc[0]
         raise StageInputError(out, f"{round_id} would prune {name}, which is no live sample of its pool")
+    if (twice := pruned["sample_id"].duplicated()).any():
+        raise StageInputError(out, f"{round_id} would prune {pruned.loc[twice, 'sample_id'].iloc[0]} twice")
     rows = place.loc[pruned["sample_id"]].to_numpy()
     frame.loc[rows, "live"] = False
     frame.loc[rows, "pruned_round"] = round_id
