@@ -1,7 +1,7 @@
 """The demo: a project that starts from the shipped model, the continuum dropped on it, and a round for every drop.
 
-Started again in the same folder it goes on where it was. The rounds run in this process, which never imports torch: making
-the project does, so that runs in a process of its own.
+Started again in the same folder it goes on where it was. The rounds run in this process, which never imports torch:
+making the project does, so that runs in a process of its own.
 """
 
 from __future__ import annotations
