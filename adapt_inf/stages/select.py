@@ -1,0 +1,134 @@
+"""Stage select: which candidates to train on this round, and why each of them.
+
+Everything is in memory: a few numbers per candidate. A million candidates take seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from adapt_inf.data.manifest import candidates
+from adapt_inf.errors import ConfigError, StageInputError
+from adapt_inf.files import write_json, write_parquet
+from adapt_inf.selection.budgets import resolve_budget
+from adapt_inf.selection.strategies import ADAPT_INF, WITHOUT_EXPERTS, Candidates, Selection, is_strategy, select
+from adapt_inf.stages.context import StageContext
+
+
+def run(ctx: StageContext) -> dict[str, Any]:
+    """Write rounds/<round>/select/.
+
+    selected.parquet, in candidate order: sample_id, cluster (int32), selector, score (float64, null where there is
+    none), stratum (int32: 0..strata-1 by rising score, `strata` without a score, -1 low tail, -2 high tail, -3 drawn
+    without strata). selectors.json: the strategy, its counts, a row per cluster (size, budget, selected, selector,
+    margin to the second expert in bits, bins of its histograms, entropy of every expert in bits, null where it may not
+    be chosen), and candidates and selected per skill ("<drop>/<skill>") and per drop.
+
+    Raises:
+        ConfigError: a strategy or a budget that is none.
+        StageInputError: clusters or scores of other samples than the round's candidates.
+    """
+    params = ctx.params.select
+    frame = candidates(ctx)
+    clusters = _of(frame, ctx.input("cluster") / "assignments.parquet")
+    scores = _of(frame, ctx.input("score") / "scores.parquet")
+    names = [name for name in scores.columns if name != "sample_id"]
+    _check(ctx, names, len(frame))
+    known = Candidates(
+        cluster=clusters["cluster"].to_numpy(dtype=np.int64),
+        similarity=clusters["similarity"].to_numpy(),
+        is_new=(frame["round"] == ctx.round).to_numpy(dtype=bool),
+        scores={name: scores[name].to_numpy(dtype=np.float64) for name in names},
+    )
+    found = select(known, params, ctx.params.seed)
+
+    cluster = known.cluster[found.positions]
+    selected = pd.DataFrame(
+        {
+            "sample_id": frame["sample_id"].to_numpy()[found.positions],
+            "cluster": cluster.astype(np.int32),
+            "selector": np.array(found.selectors, dtype=object)[cluster],
+            "score": found.score,
+            "stratum": found.stratum,
+        }
+    )
+    taken = np.zeros(len(frame), dtype=bool)
+    taken[found.positions] = True
+    report = {
+        "strategy": params.strategy,
+        "candidates": len(frame),
+        "budget": found.budget,
+        "selected": len(selected),
+        "clusters": cluster_rows(known, found, params.scores),
+        "skills": shares(frame["drop"] + "/" + frame["skill"], taken),
+        "drops": shares(frame["drop"], taken),
+    }
+    with ctx.output("select", [asdict(params), ctx.params.seed]) as out:
+        write_parquet(out / "selected.parquet", selected)
+        write_json(out / "selectors.json", report)
+    return {name: report[name] for name in ("strategy", "candidates", "budget", "selected")} | {
+        "clusters": known.clusters,
+        "new": int(known.is_new.sum()),
+        "new_selected": int(known.is_new[found.positions].sum()),
+    }
+
+
+def cluster_rows(known: Candidates, found: Selection, experts: list[str]) -> list[dict[str, Any]]:
+    """The clusters of selectors.json, by number."""
+    gave = np.bincount(known.cluster[found.positions], minlength=known.clusters)
+    sizes = known.sizes
+    return [
+        {
+            "cluster": cluster,
+            "size": int(sizes[cluster]),
+            "budget": int(found.budgets[cluster]),
+            "selected": int(gave[cluster]),
+            "selector": found.selectors[cluster],
+            "margin": _number(found.experts.margins[cluster]),
+            "bins": int(found.experts.bins[cluster]),
+            "entropies": {
+                name: _number(value) for name, value in zip(experts, found.experts.entropies[cluster], strict=True)
+            },
+        }
+        for cluster in range(known.clusters)
+    ]
+
+
+def shares(keys: pd.Series, taken: np.ndarray) -> dict[str, dict[str, int]]:
+    """Candidates and selected of every key, keys in the order in which they come."""
+    counts = pd.Series(taken).groupby(keys.to_numpy(), sort=False).agg(["size", "sum"])
+    return {
+        str(key): {"candidates": int(size), "selected": int(chosen)}
+        for key, size, chosen in zip(counts.index, counts["size"], counts["sum"], strict=True)
+    }
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _of(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The table at `path`, which must be about the candidates in `frame`, in their order."""
+    table = pd.read_parquet(path)
+    if not np.array_equal(table["sample_id"].to_numpy(dtype=object), frame["sample_id"].to_numpy(dtype=object)):
+        raise StageInputError(path, "its samples are not the round's candidates")
+    return table
+
+
+def _check(ctx: StageContext, scores: list[str], candidates: int) -> None:
+    params, source = ctx.params.select, ctx.project.params_of(ctx.round)
+    missing = [name for name in params.scores if name not in scores]
+    if missing:
+        raise StageInputError(ctx.input("score") / "scores.parquet", f"has no score {missing[0]}")
+    if not is_strategy(params.strategy, scores):
+        there = ", ".join([ADAPT_INF, *WITHOUT_EXPERTS, "or the name of a score"])
+        raise ConfigError(source, "select.strategy", f"there is no strategy {params.strategy}; there are {there}")
+    try:
+        resolve_budget(params.budget, candidates)
+    except ValueError as error:
+        raise ConfigError(source, "select.budget", str(error)) from error
