@@ -32,6 +32,12 @@ def test_rows_come_back_normalised_in_order(filled: tuple[Path, np.ndarray]) -> 
     assert not store.all()[4].any()
 
 
+@pytest.mark.parametrize("rows", [[], [9], [0, 4, 8], [7, 1, 1, 9, 3]])
+def test_single_rows_come_back_in_the_order_asked_for(filled: tuple[Path, np.ndarray], rows: list[int]) -> None:
+    store = SketchStore(filled[0])
+    np.testing.assert_array_equal(store.take(np.array(rows, dtype=np.int64)), store.all()[rows])
+
+
 @pytest.mark.parametrize(("start", "stop"), [(0, 10), (3, 9), (4, 8), (9, 10), (5, 5), (7, 99)])
 def test_a_block_is_that_slice(filled: tuple[Path, np.ndarray], start: int, stop: int) -> None:
     store = SketchStore(filled[0])
