@@ -2,7 +2,7 @@
 
 All of it is written by the orchestrator from the files that the stages left, so a stage that DVC took from its cache
 logs as one that ran, and everything may be logged again: runs are found by their tags. A whole round costs about half a
-second.
+second, and another for its pictures.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ def _stage_metrics(measured: dict[str, Any], seconds: float, training: list[dict
 
 
 def _dataset_inputs(files: RoundFiles, facts: dict[str, Any]) -> list[DatasetInput]:
-    """The parent's pool and the drop, which the round read, and the pool that it left."""
+    """The drop and the parent's pool, which the round read, and the pool that it left."""
     import json
 
     from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -216,8 +216,8 @@ def _dataset_inputs(files: RoundFiles, facts: dict[str, Any]) -> list[DatasetInp
     parent, drop = facts.get("parent"), facts.get("drop")
     pool = files.hashes.get(f"rounds/{parent}/pool") if parent else None
     found = [
-        (f"pool {parent}", pool, f"rounds/{parent}/pool", "pool before", {}),
         (f"drop {drop}", files.drop_hash(drop) if drop else None, f"drops/{drop}", "drop", files.ingest),
+        (f"pool {parent}", pool, f"rounds/{parent}/pool", "pool before", {}),
         (f"pool {files.round}", facts.get("pool_hash"), f"rounds/{files.round}/pool", "pool after", files.pool),
     ]
     return [
