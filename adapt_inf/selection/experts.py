@@ -16,6 +16,7 @@ SIGMAS = 4.0  # the histogram covers -4..+4 standard deviations
 MIN_COVERAGE = 0.9  # a score may be chosen only where this share of a cluster has one
 # A spread below this share of the values themselves is rounding, not signal: such a score is constant.
 _ROUNDING = 1e-9
+_DECIMALS = 9  # of a bit
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,9 @@ def histogram_entropies(values: FloatArray, cluster: NDArray[np.integer], bins: 
     stride = int(bins.max(initial=1))
     table = np.bincount(group[within] * stride + bin_of, minlength=k * stride).reshape(k, stride)
     share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-    entropy = -np.sum(share * np.log2(share, out=np.zeros_like(share), where=share > 0), axis=1) + 0.0
+    entropy = -np.sum(share * np.log2(share, out=np.zeros_like(share), where=share > 0), axis=1)
+    # The same counts in other bins add up in another order: rounding keeps such a tie a tie.
+    entropy = np.round(entropy, _DECIMALS) + 0.0
     entropy[~varies] = 0.0
     entropy[(counts < MIN_COVERAGE * sizes) | ~seen] = np.nan
     return entropy

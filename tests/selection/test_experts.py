@@ -94,6 +94,16 @@ def test_ties_go_to_the_earlier_score_and_the_margin_is_the_distance_to_the_seco
     assert choose_experts(np.zeros((100, 3)), np.zeros(100, dtype=int), 1).winner.tolist() == [0]
 
 
+@given(st.integers(0, 1000), st.integers(30, 300))
+@settings(max_examples=50, deadline=None)
+def test_a_mirrored_score_ties_with_its_original(seed, n):
+    values = np.random.default_rng(seed).exponential(size=n)
+    for scores in ([values, -values], [-values, values]):
+        experts = choose_experts(np.stack(scores, axis=1), np.zeros(n, dtype=int), 1)
+        assert experts.margins.tolist() == [0.0]
+        assert experts.winner.tolist() == [0]
+
+
 def test_bins_shrink_with_the_cluster():
     assert histogram_bins(np.array([0, 1, 7, 8, 40, 199, 200, 10_000])).tolist() == [2, 2, 2, 2, 10, 49, 50, 50]
 
