@@ -1,0 +1,52 @@
+"""Names of things in five more languages; Finnish and Swahili are rare."""
+
+from __future__ import annotations
+
+from adapt_inf.demo import pictures
+from adapt_inf.demo.drops.plan import Plan
+from adapt_inf.demo.pictures import Generator, Split, load_assets
+from adapt_inf.demo.questions import Item
+
+NAMED = 40  # the first so many concepts
+
+
+def name_de(split: Split, rng: Generator) -> Item:
+    return _name("de", "German", split, rng)
+
+
+def name_fr(split: Split, rng: Generator) -> Item:
+    return _name("fr", "French", split, rng)
+
+
+def name_es(split: Split, rng: Generator) -> Item:
+    return _name("es", "Spanish", split, rng)
+
+
+def name_fi(split: Split, rng: Generator) -> Item:
+    return _name("fi", "Finnish", split, rng)
+
+
+def name_sw(split: Split, rng: Generator) -> Item:
+    return _name("sw", "Swahili", split, rng)
+
+
+def name_de_new_artist(split: Split, rng: Generator) -> Item:
+    return _name("de", "German", split, rng, pictures.NEW_ARTIST)
+
+
+def _name(code: str, language: str, split: Split, rng: Generator, artist: str | None = None) -> Item:
+    number = int(rng.integers(NAMED))
+    image = pictures.concept(number, split, rng, artist)
+    skill = f"name_{code}" + ("_new_artist" if artist else "")
+    return Item((image,), f"What is this in {language}?", load_assets().names[code][number], skill)
+
+
+PLAN = Plan(
+    name="languages",
+    description="Everyday things named in German, French and Spanish, a few in Finnish and Swahili.",
+    license="Apache-2.0 AND CC-BY-4.0 AND MIT AND Unicode-3.0",
+    skill="name_de",
+    form="messages",
+    train={name_de: 560, name_fr: 420, name_es: 410, name_fi: 55, name_sw: 55},
+    evaluation={name_de: 60, name_fr: 50, name_es: 50, name_fi: 20, name_sw: 20, name_de_new_artist: 40},
+)
