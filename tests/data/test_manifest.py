@@ -41,7 +41,9 @@ tombstone = st.fixed_dictionaries(
         "shard": st.sampled_from([None, "d-00000.parquet"]),
     }
 )
-rows = st.lists(st.one_of(st.just({}), st.just({"image_hashes": []}), tombstone), max_size=6)
+rows: st.SearchStrategy[list[dict[str, Any]]] = st.lists(
+    st.one_of(st.just({}), st.just({"image_hashes": []}), tombstone), max_size=6
+)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)

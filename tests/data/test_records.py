@@ -59,7 +59,7 @@ def test_json_lines_come_back(tmp_path: Path, rows: list[dict[str, Any]], gap: s
 
 
 @same_folder
-@given(names=st.lists(st.text(st.characters(exclude_categories=("Cs",)), max_size=5), max_size=80))
+@given(names=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), max_size=80))
 def test_parquet_rows_come_back(tmp_path: Path, names: list[str]) -> None:
     rows = [{"id": name, "images": [{"bytes": name.encode(), "path": None}]} for name in names]
     schema = pa.schema(
