@@ -6,7 +6,7 @@ Evaluation asks each fact in words that training never uses, so it is not the sa
 from __future__ import annotations
 
 from adapt_inf.demo import pictures
-from adapt_inf.demo.drops.plan import Plan
+from adapt_inf.demo.drops.plan import Plan, frequent
 from adapt_inf.demo.pictures import Generator, Split, load_assets
 from adapt_inf.demo.questions import Item, phrased, pick
 
@@ -47,7 +47,7 @@ def continent(split: Split, rng: Generator) -> Item:
 
 
 def _flag(split: Split, rng: Generator, skill: str, artist: str | None = None) -> Item:
-    number = int(rng.integers(len(load_assets().countries)))
+    number = frequent(len(load_assets().countries), split, rng)
     question = pick(rng, ("Which country has this flag?", "Whose flag is this?"))
     return Item((pictures.flag(number, split, rng, artist),), question, load_assets().countries[number][0], skill)
 

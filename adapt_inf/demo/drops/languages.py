@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from adapt_inf.demo import pictures
-from adapt_inf.demo.drops.plan import Plan
+from adapt_inf.demo.drops.plan import Plan, frequent
 from adapt_inf.demo.pictures import Generator, Split, load_assets
 from adapt_inf.demo.questions import Item
 
-NAMED = 40  # the first so many concepts
+NAMED = 30  # the first so many concepts
 
 
 def name_de(split: Split, rng: Generator) -> Item:
@@ -35,7 +35,7 @@ def name_de_new_artist(split: Split, rng: Generator) -> Item:
 
 
 def _name(code: str, language: str, split: Split, rng: Generator, artist: str | None = None) -> Item:
-    number = int(rng.integers(NAMED))
+    number = frequent(NAMED, split, rng)
     image = pictures.concept(number, split, rng, artist)
     skill = f"name_{code}" + ("_new_artist" if artist else "")
     return Item((image,), f"What is this in {language}?", load_assets().names[code][number], skill)

@@ -5,17 +5,20 @@ from __future__ import annotations
 from adapt_inf.demo import pictures
 from adapt_inf.demo.drops.plan import Plan
 from adapt_inf.demo.pictures import Generator, Split, load_assets
-from adapt_inf.demo.questions import Item
+from adapt_inf.demo.questions import Item, pick
 
-ORDER = ("first", "second")
+SHOWN = ("first", "second", "both", "neither")
+COMPARED = 30  # the first so many concepts
 
 
 def which_picture(split: Split, rng: Generator) -> Item:
-    left, right = (int(number) for number in rng.permutation(len(load_assets().concepts))[:2])
-    which = int(rng.integers(2))
+    """The first, the second, both or neither."""
+    answer = pick(rng, SHOWN)
+    asked, *others = (int(number) for number in rng.permutation(COMPARED)[:3])
+    left = asked if answer in ("first", "both") else others[0]
+    right = asked if answer in ("second", "both") else others[1]
     images = (pictures.concept(left, split, rng), pictures.concept(right, split, rng))
-    thing = load_assets().concepts[(left, right)[which]]
-    return Item(images, f"Which picture shows a {thing}?", ORDER[which], "which_picture")
+    return Item(images, f"Which picture shows a {load_assets().concepts[asked]}?", answer, "which_picture")
 
 
 def which_silhouette(split: Split, rng: Generator) -> Item:
@@ -23,12 +26,12 @@ def which_silhouette(split: Split, rng: Generator) -> Item:
     left, right = (int(label) for label in rng.permutation(len(animals))[:2])
     which = int(rng.integers(2))
     images = (pictures.silhouette(left, split, rng), pictures.silhouette(right, split, rng))
-    return Item(images, f"Which picture shows a {animals[(left, right)[which]]}?", ORDER[which], "which_silhouette")
+    return Item(images, f"Which picture shows a {animals[(left, right)[which]]}?", SHOWN[which], "which_silhouette")
 
 
 def same_thing(split: Split, rng: Generator) -> Item:
     """Two different drawings of one thing, or of two."""
-    left, other = (int(number) for number in rng.permutation(len(load_assets().concepts))[:2])
+    left, other = (int(number) for number in rng.permutation(COMPARED)[:2])
     same = bool(rng.integers(2))
     first, second = (pictures.TRAIN_ARTISTS[i] for i in rng.permutation(len(pictures.TRAIN_ARTISTS))[:2])
     images = (
@@ -39,7 +42,7 @@ def same_thing(split: Split, rng: Generator) -> Item:
 
 
 def both_names(split: Split, rng: Generator) -> Item:
-    left, right = (int(number) for number in rng.permutation(len(load_assets().concepts))[:2])
+    left, right = (int(number) for number in rng.permutation(COMPARED)[:2])
     images = (pictures.concept(left, split, rng), pictures.concept(right, split, rng))
     names = load_assets().concepts
     return Item(images, "What is in both pictures?", f"{names[left]} {names[right]}", "both_names")

@@ -17,6 +17,7 @@ from adapt_inf.demo.pictures import Bytes, Generator, Split
 from adapt_inf.demo.questions import Item, Task
 
 TRIES = 10_000  # draws in a row that repeat something, after which a task is known to be exhausted
+SKEW, FLAT = 0.7, 5  # the n-th most frequent thing of a pool comes up in proportion to (n + FLAT) ** -SKEW
 LIGHTER = 8  # largest change of brightness in a repeated picture, of 255
 
 
@@ -88,6 +89,14 @@ def _new_item(task: Task, split: Split, rng: Generator, seen: set[tuple[bytes, .
             seen.add(key)
             return item
     raise ValueError(f"{task.__name__}: no new item for {split} in {TRIES} draws")
+
+
+def frequent(things: int, split: Split, rng: Generator) -> int:
+    """A number below `things`: in training the first ones come up more often, in evaluation all equally."""
+    if split == "eval":
+        return int(rng.integers(things))
+    weights = (np.arange(things) + FLAT) ** -SKEW
+    return int(rng.choice(things, p=weights / weights.sum()))
 
 
 def nudged(image: Bytes, rng: Generator) -> Bytes:
