@@ -6,6 +6,7 @@ The comments in params.yaml say what each key does; the defaults here are the sa
 from __future__ import annotations
 
 import json
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,73 +21,73 @@ _STRICT = ConfigDict(extra="forbid", strict=True)
 
 @dataclass(frozen=True, config=_STRICT)
 class Ingest:
-    max_reject_fraction: float = Field(0.5, ge=0, le=1)
-    max_pixels: int = Field(50_000_000, gt=0)
-    shard_samples: int = Field(1000, gt=0)
+    max_reject_fraction: float = Field(default=0.5, ge=0, le=1)
+    max_pixels: int = Field(default=50_000_000, gt=0)
+    shard_samples: int = Field(default=1000, gt=0)
 
 
 @dataclass(frozen=True, config=_STRICT)
 class Sketch:
     layers: Literal["middle", "last"] | list[int] = "middle"
     params: Literal["auto", "lora", "full"] = "auto"
-    dim: int = Field(2048, gt=0)
-    batch_size: int = Field(32, gt=0)
-    shard_samples: int = Field(1024, gt=0)
+    dim: int = Field(default=2048, gt=0)
+    batch_size: int = Field(default=32, gt=0)
+    shard_samples: int = Field(default=1024, gt=0)
 
 
 @dataclass(frozen=True, config=_STRICT)
 class Cluster:
     k: Literal["auto"] | int = "auto"
-    points_per_centroid: int = Field(256, gt=0)
+    points_per_centroid: int = Field(default=256, gt=0)
 
 
 @dataclass(frozen=True, config=_STRICT)
 class Score:
-    batch_size: int = Field(32, gt=0)
+    batch_size: int = Field(default=32, gt=0)
     without_image: Literal["blank", "drop"] = "blank"
 
 
 @dataclass(frozen=True, config=_STRICT)
 class Select:
     strategy: str = "adapt_inf"
-    budget: int | float = Field(0.25, gt=0)
+    budget: int | float = Field(default=0.25, gt=0)
     split: Literal["equal", "proportional", "density"] = "equal"
     scores: list[str] = Field(
         default_factory=lambda: ["perplexity", "el2n", "entropy", "grand", "image_grounding"], min_length=1
     )
-    min_cluster: int = Field(32, ge=0)
-    bins: int = Field(50, ge=2)
-    strata: int = Field(50, ge=1)
-    tail: float = Field(0.05, ge=0, lt=0.5)
+    min_cluster: int = Field(default=32, ge=0)
+    bins: int = Field(default=50, ge=2)
+    strata: int = Field(default=50, ge=1)
+    tail: float = Field(default=0.05, ge=0, lt=0.5)
 
 
 @dataclass(frozen=True, config=_STRICT)
 class Prune:
-    pool_cap: int | None = Field(None, gt=0)
-    block: int = Field(4096, gt=0)
+    pool_cap: int | None = Field(default=None, gt=0)
+    block: int = Field(default=4096, gt=0)
 
 
 @dataclass(frozen=True, config=_STRICT)
 class Train:
-    steps: int | None = Field(None, gt=0)
-    epochs: int | float = Field(1, gt=0)
-    batch_size: int = Field(32, gt=0)
-    learning_rate: float = Field(2.0e-4, gt=0)
-    warmup: float = Field(0.03, ge=0, lt=1)
-    weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
-    rank: int = Field(16, gt=0)
-    alpha: int = Field(32, gt=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
+    steps: int | None = Field(default=None, gt=0)
+    epochs: int | float = Field(default=1, gt=0)
+    batch_size: int = Field(default=32, gt=0)
+    learning_rate: float = Field(default=2.0e-4, gt=0)
+    warmup: float = Field(default=0.03, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    rank: int = Field(default=16, gt=0)
+    alpha: int = Field(default=32, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
     targets: str = "text+projector"
-    checkpoint_steps: int = Field(200, gt=0)
-    cache_mb: int = Field(2048, ge=0)
+    checkpoint_steps: int = Field(default=200, gt=0)
+    cache_mb: int = Field(default=2048, ge=0)
 
 
 @dataclass(frozen=True, config=_STRICT)
 class Evaluate:
-    batch_size: int = Field(64, gt=0)
-    max_new_tokens: int = Field(32, gt=0)
+    batch_size: int = Field(default=64, gt=0)
+    max_new_tokens: int = Field(default=32, gt=0)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -103,15 +104,15 @@ class Params:
     drop: str = "scratch"
     scratch: list[Literal["scratch"]] = Field(default_factory=list, max_length=1)
     seed: int = 0
-    ingest: Ingest = Field(default_factory=Ingest)
-    sketch: Sketch = Field(default_factory=Sketch)
-    cluster: Cluster = Field(default_factory=Cluster)
-    score: Score = Field(default_factory=Score)
-    select: Select = Field(default_factory=Select)
-    prune: Prune = Field(default_factory=Prune)
-    train: Train = Field(default_factory=Train)
-    evaluate: Evaluate = Field(default_factory=Evaluate)
-    git: Git = Field(default_factory=Git)
+    ingest: Ingest = field(default_factory=Ingest)
+    sketch: Sketch = field(default_factory=Sketch)
+    cluster: Cluster = field(default_factory=Cluster)
+    score: Score = field(default_factory=Score)
+    select: Select = field(default_factory=Select)
+    prune: Prune = field(default_factory=Prune)
+    train: Train = field(default_factory=Train)
+    evaluate: Evaluate = field(default_factory=Evaluate)
+    git: Git = field(default_factory=Git)
 
 
 def load_params(path: Path) -> Params:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from adapt_inf.project import Project
+from adapt_inf.stages.runner import OUTPUTS
 
 PATIENCE = 120.0  # seconds until the first parts must be there, on a loaded machine too
 
@@ -29,10 +30,10 @@ def kill_midway(root: Path, round_id: str, stage: str, parts: str, after: int = 
         stderr=subprocess.DEVNULL,
     )
     until = time.monotonic() + PATIENCE
-    while len(list(work.glob(f"{stage}-*/{parts}"))) < after:
+    while len(list(work.glob(f"{OUTPUTS[stage]}-*/{parts}"))) < after:
         assert process.poll() is None, f"{stage} ended before it could be killed"
         assert time.monotonic() < until, f"{stage} finished no part in {PATIENCE} s"
         time.sleep(0.001)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, f"{stage} ended before it could be killed"
-    return sorted(work.glob(f"{stage}-*/{parts}"))
+    return sorted(work.glob(f"{OUTPUTS[stage]}-*/{parts}"))
