@@ -159,7 +159,8 @@ def save_adapter(vlm: VLM, folder: Path, home: Path | None = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     base = Path(os.path.relpath(vlm.base, home or folder)).as_posix()
     weights = {
-        name: value.detach().contiguous().cpu() for name, value in sorted(get_peft_model_state_dict(vlm.model).items())
+        name: value.detach().contiguous().cpu()
+        for name, value in sorted(get_peft_model_state_dict(vlm.model, save_embedding_layers=False).items())
     }
     write_whole(folder / ADAPTER_WEIGHTS, lambda part: save_file(weights, part, metadata={"format": "pt"}))
     write_json(folder / ADAPTER_CONFIG, _adapter_config(vlm, base))
