@@ -1,7 +1,7 @@
 """Compose the continuum on the user's machine: the base pool, and the drops one after the other, as drop folders.
 
-Everything follows from the shipped assets and a seed: the same bytes each time, some seconds for all of it (a millisecond
-a sample). docs/continuum.md says what in it is real and what is composed.
+Everything follows from the shipped assets and a seed: the same bytes each time, some seconds for all of it (a
+millisecond a sample). docs/continuum.md says what in it is real and what is composed.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ Task = Callable[[Split, Generator], Item]
 
 
 def pick(rng: Generator, choices: Sequence[str]) -> str:
-    return choices[rng.integers(len(choices))]
+    return choices[int(rng.integers(len(choices)))]
 
 
 def phrased(split: Split, rng: Generator, train: Sequence[str], evaluation: str) -> str:

@@ -72,7 +72,7 @@ def _draw_split(plan: Plan, split: Split, seed: int, seen: set[tuple[bytes, ...]
             if split == "train" and number and number >= round(count * (1 - plan.repeats)) and originals[0].item.images:
                 break
             originals.append(Named(f"{split}-{task.__name__}-{number:04d}", _new_item(task, split, rng, seen)))
-        again = []
+        again: list[Named] = []
         while len(originals) + len(again) < count:
             source = originals[rng.integers(len(originals))]
             item = replace(source.item, images=tuple(nudged(image, rng) for image in source.item.images))

@@ -1,7 +1,7 @@
 """Attributes and yes/no questions of easy-vqa, on its own pictures and its own split.
 
-As published, "is there a red shape?" is answered "no" six times of seven, and the negated forms "yes": a model that never
-looks would score .85. Here each form has as many of either answer.
+As published, "is there a red shape?" is answered "no" six times of seven, and the negated forms "yes": a model that
+never looks would score .85. Here each form has as many of either answer.
 """
 
 from __future__ import annotations

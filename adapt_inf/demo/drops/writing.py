@@ -47,6 +47,15 @@ def png(image: Bytes) -> bytes:
     return stream.getvalue()
 
 
+def chat(item: Item) -> list[dict[str, Any]]:
+    """An item as chat messages."""
+    shown: list[dict[str, str]] = [{"type": "image"} for _ in item.images]
+    return [
+        {"role": "user", "content": [*shown, {"type": "text", "text": item.question}]},
+        {"role": "assistant", "content": [{"type": "text", "text": item.answer}]},
+    ]
+
+
 def _write_split(plan: Plan, named: Sequence[Named], out: Path, file: str) -> None:
     if plan.form == "parquet":
         rows = [_in_parquet(entry) | _judged(plan, entry.item) for entry in named]
@@ -84,17 +93,9 @@ def _as_llava(entry: Named, paths: list[str]) -> dict[str, Any]:
 
 def _as_messages(entry: Named, paths: list[str]) -> dict[str, Any]:
     images = {"images": paths} if paths else {}
-    return {"id": entry.id, **images, "messages": _messages(entry.item)}
+    return {"id": entry.id, **images, "messages": chat(entry.item)}
 
 
 def _in_parquet(entry: Named) -> dict[str, Any]:
     images = [{"bytes": png(image), "path": None} for image in entry.item.images]
-    return {"id": entry.id, "images": images, "messages": json.dumps(_messages(entry.item), ensure_ascii=False)}
-
-
-def _messages(item: Item) -> list[dict[str, Any]]:
-    shown: list[dict[str, str]] = [{"type": "image"} for _ in item.images]
-    return [
-        {"role": "user", "content": [*shown, {"type": "text", "text": item.question}]},
-        {"role": "assistant", "content": [{"type": "text", "text": item.answer}]},
-    ]
+    return {"id": entry.id, "images": images, "messages": json.dumps(chat(entry.item), ensure_ascii=False)}
