@@ -6,6 +6,7 @@ A new Repo per stage: DVC's index of a Repo that has reproduced something is sta
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -77,7 +78,7 @@ def create_repository(root: Path, *, git: bool) -> None:
 
     if git:
         _git(root, "init", "--quiet", "--initial-branch", "main")
-    with contextlib.closing(Repo.init(str(root), no_scm=not git)) as repo, repo.config.edit() as config:
+    with _quietly(), contextlib.closing(Repo.init(str(root), no_scm=not git)) as repo, repo.config.edit() as config:
         config["core"].update({"analytics": "false", "check_update": "false"})
         config["cache"]["type"] = CACHE_TYPES.split(",")
     if git:
@@ -87,7 +88,7 @@ def create_repository(root: Path, *, git: bool) -> None:
 def add_outputs(root: Path, paths: list[str]) -> None:
     """Put folders that no stage writes under DVC, as `dvc add` does."""
     with _repo(root) as repo:
-        repo.add(paths)
+        repo.add([str(root / path) for path in paths])  # relative ones would be taken from the current folder
 
 
 def reproduce(project: Project, round_id: str, stage: str) -> bool:
@@ -160,5 +161,10 @@ def _git(root: Path, *arguments: str) -> str:
 def _repo(root: Path) -> Iterator:
     from dvc.repo import Repo
 
-    with contextlib.closing(Repo(str(root))) as repo:
+    with _quietly(), contextlib.closing(Repo(str(root))) as repo:
         yield repo
+
+
+def _quietly() -> contextlib.redirect_stdout[io.StringIO]:
+    """Keep DVC's advice on which files to add to git off the terminal: we add them. What stages print is not touched."""
+    return contextlib.redirect_stdout(io.StringIO())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import resource
 import time
+import warnings
 from typing import Any
 
 from adapt_inf.config import load_params
@@ -35,6 +36,7 @@ def run_stage(project: Project, round_id: str, stage: str) -> dict[str, Any]:
     log = project.log(round_id)
     fault = log / f"{stage}.error.json"
     fault.unlink(missing_ok=True)
+    warnings.simplefilter("ignore", FutureWarning)  # PEFT calls what transformers will rename: nothing a user can mend
     module = importlib.import_module(f"adapt_inf.stages.{stage}")
     started = time.monotonic()
     try:
