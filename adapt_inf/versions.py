@@ -6,7 +6,7 @@ A new Repo per stage: DVC's index of a Repo that has reproduced something is sta
 from __future__ import annotations
 
 import contextlib
-import io
+import logging
 import os
 import subprocess
 import sys
@@ -78,7 +78,8 @@ def create_repository(root: Path, *, git: bool) -> None:
 
     if git:
         _git(root, "init", "--quiet", "--initial-branch", "main")
-    with _quietly(), contextlib.closing(Repo.init(str(root), no_scm=not git)) as repo, repo.config.edit() as config:
+    _quieten_dvc()
+    with contextlib.closing(Repo.init(str(root), no_scm=not git)) as repo, repo.config.edit() as config:
         config["core"].update({"analytics": "false", "check_update": "false"})
         config["cache"]["type"] = CACHE_TYPES.split(",")
     if git:
@@ -101,7 +102,8 @@ def reproduce(project: Project, round_id: str, stage: str) -> bool:
 
     with _repo(project.root) as repo:
         try:
-            return bool(repo.reproduce(targets=f"rounds/{round_id}/dvc.yaml:{stage}", single_item=True))
+            # A relative target would be taken from the current folder.
+            return bool(repo.reproduce(targets=f"{project.round(round_id)}/dvc.yaml:{stage}", single_item=True))
         except DvcException as error:
             raise StageFailedError(round_id, stage, str(error)) from error
 
@@ -161,10 +163,11 @@ def _git(root: Path, *arguments: str) -> str:
 def _repo(root: Path) -> Iterator:
     from dvc.repo import Repo
 
-    with _quietly(), contextlib.closing(Repo(str(root))) as repo:
+    _quieten_dvc()
+    with contextlib.closing(Repo(str(root))) as repo:
         yield repo
 
 
-def _quietly() -> contextlib.redirect_stdout[io.StringIO]:
-    """Keep DVC's advice on which files to add to git off the terminal: we add them. What stages print is not touched."""
-    return contextlib.redirect_stdout(io.StringIO())
+def _quieten_dvc() -> None:
+    """Keep DVC's advice on which files to add to git off the terminal: we add them. Call it once DVC is imported."""
+    logging.getLogger("dvc").setLevel(logging.WARNING)
