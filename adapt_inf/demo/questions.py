@@ -23,6 +23,32 @@ WORDS = (
 )
 
 
+PHRASES = (
+    *("What is this in German?", "What is this in French?", "What is this in Spanish?"),
+    *("What is this in Finnish?", "What is this in Swahili?", "Where is the thing?", "Box of the thing?"),
+    *("How many things are there?", "How many do you see?", "Which number is this?", "What is the sum?"),
+    *("Which digit is larger?", "Is the thing first or second?", "Is the first the same as the second?"),
+    *(
+        "What is the first and the second?",
+        "Which country has this flag?",
+        "Whose flag is this?",
+        "Which city is the capital of it?",
+    ),
+    *("Which continent is this flag from?", "What is the capital of it?", "Capital of it?", "The capital of it is"),
+    *("Name the capital of it.", "What is it's capital?", "On which continent is it?", "Continent of it?"),
+    *("It is on the continent of", "Where is it?", "Which continent is it on?", "What color is the shape?"),
+    *("What is the color of the shape?", "What shape is in the image?", "What shape does the image contain?"),
+    *("What shape is present?", "Does the image contain a red shape?", "Does the image not contain a blue shape?"),
+    *(
+        "Is there a gray shape?",
+        "Is there not a teal shape in the image?",
+        "Is no black shape present?",
+        "What is the circle?",
+    ),
+)
+"""How the drops ask. The base model only repeats these words, to tell them apart before a drop gives them meaning."""
+
+
 @dataclass(frozen=True)
 class Item:
     """One question: (64, 64, 3) images, the text that follows them, the answer, and the skill that it tests."""
@@ -122,6 +148,14 @@ def copy(split: Split, rng: Generator) -> Item:
     return Item((), f"Say {phrase}", phrase, "copy")
 
 
+def repeat(split: Split, rng: Generator) -> Item:
+    """Say some neighbouring words of a question again."""
+    words = pick(rng, PHRASES).split()
+    start = int(rng.integers(len(words)))
+    part = " ".join(words[start : start + int(rng.integers(1, 5))])
+    return Item((), f"{part} Say it", part, "repeat")
+
+
 def nth_word(split: Split, rng: Generator) -> Item:
     words, which = _words(rng, 3), int(rng.integers(3))
     return Item((), f"The {('first', 'second', 'third')[which]} of {', '.join(words)}", words[which], "nth_word")
@@ -131,6 +165,13 @@ def same_words(split: Split, rng: Generator) -> Item:
     left, right = _words(rng, 2)
     right = left if rng.random() < 0.5 else right
     return Item((), f"Is {left} the same as {right}?", "yes" if left == right else "no", "same_words")
+
+
+def which_word(split: Split, rng: Generator) -> Item:
+    """Which of two words is the first, which the second."""
+    words, which = _words(rng, 2), int(rng.integers(2))
+    question = f"{words[0]} and {words[1]}. Is the {words[which]} first or second?"
+    return Item((), question, ("first", "second")[which], "which_word")
 
 
 def larger(split: Split, rng: Generator) -> Item:
@@ -153,18 +194,20 @@ def join(split: Split, rng: Generator) -> Item:
 
 
 BASE_TASKS: dict[Task, float] = {
-    name: 0.22,
-    digit: 0.10,
+    name: 0.16,
+    digit: 0.11,
     silhouette: 0.06,
     colour: 0.05,
     corner: 0.13,
     one_of_two: 0.12,
-    copy: 0.10,
-    nth_word: 0.07,
-    same_words: 0.04,
-    larger: 0.03,
-    plus: 0.04,
-    join: 0.04,
+    copy: 0.06,
+    repeat: 0.07,
+    nth_word: 0.05,
+    same_words: 0.06,
+    which_word: 0.05,
+    larger: 0.02,
+    plus: 0.03,
+    join: 0.03,
 }
 """What the base model is trained on, with the share of each task."""
 

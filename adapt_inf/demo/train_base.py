@@ -26,7 +26,7 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from adapt_inf.demo import pictures
 from adapt_inf.demo.pictures import Bytes, Generator, Split, load_assets
-from adapt_inf.demo.questions import BASE_TASKS, CONTINENTS, Item, base_item, vocabulary
+from adapt_inf.demo.questions import BASE_TASKS, CONTINENTS, PHRASES, Item, base_item, vocabulary
 from adapt_inf.demo.tiny import MEAN, STD, make_model, make_processor
 
 TOWER_STEPS = 2000
@@ -42,14 +42,6 @@ LOG_EVERY = 100
 SAVE_EVERY = 1000
 VALIDATION = 400  # items a task, drawn as training draws them but never trained on
 
-PHRASES = (
-    "What is this in German? French? Spanish? Finnish? Swahili? Name this in Say this in",
-    "Where is the How many are there? Which number is this? What is the sum? Add the digits",
-    "Do both pictures show the same thing? Which picture shows a What is in both pictures?",
-    "Which country has this flag? Whose flag is this? What is the capital of? On which continent is? The capital of is",
-)
-"""What drops will ask, for the tokenizer only."""
-
 Classifier = Callable[[Generator], tuple[Bytes, int]]
 
 
@@ -58,16 +50,23 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--rate", type=float, default=RATE)
     parser.add_argument("--tower-steps", type=int, default=TOWER_STEPS)
+    parser.add_argument("--start", type=Path, help="go on with the model that an earlier run saved here; no tower part")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(options.seed)
-    processor = make_processor(tokenizer_texts())
-    model = make_model(processor, options.seed)
     log = Log(options.out / "train_log.jsonl")
-    log.write(parameters=sum(parameter.numel() for parameter in model.parameters()))
-    train_tower(model, options.tower_steps, rng, log)
-    train_answers(model, processor, options.steps, rng, log, options.out)
+    if options.start:
+        processor = LlavaProcessor.from_pretrained(options.start)
+        model = LlavaForConditionalGeneration.from_pretrained(options.start, dtype=torch.float32)
+        log.write(part="start", seed=options.seed, rate=options.rate, steps=options.steps)
+    else:
+        processor = make_processor(tokenizer_texts())
+        model = make_model(processor, options.seed)
+        log.write(parameters=sum(parameter.numel() for parameter in model.parameters()))
+        train_tower(model, options.tower_steps, rng, log)
+    train_answers(model, processor, options.steps, options.rate, rng, log, options.out)
 
 
 class Log:
@@ -146,10 +145,16 @@ def train_tower(model: LlavaForConditionalGeneration, steps: int, rng: Generator
 
 
 def train_answers(
-    model: LlavaForConditionalGeneration, processor: LlavaProcessor, steps: int, rng: Generator, log: Log, out: Path
+    model: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    steps: int,
+    rate: float,
+    rng: Generator,
+    log: Log,
+    out: Path,
 ) -> None:
     """Train every weight on the base tasks; a model that can be used is saved now and then."""
-    optimiser, schedule = optimiser_for(list(model.parameters()), RATE, steps)
+    optimiser, schedule = optimiser_for(list(model.parameters()), rate, steps)
     model.train()
     losses, started = [], time.monotonic()
     for step in range(1, steps + 1):
@@ -157,8 +162,8 @@ def train_answers(
         take_step(loss, optimiser, schedule)
         losses.append(loss.item())
         if step % LOG_EVERY == 0:
-            rate = round(LOG_EVERY * BATCH / (time.monotonic() - started))
-            log.write(part="answers", step=step, loss=round(float(np.mean(losses)), 4), samples_per_second=rate)
+            speed = round(LOG_EVERY * BATCH / (time.monotonic() - started))
+            log.write(part="answers", step=step, loss=round(float(np.mean(losses)), 4), samples_per_second=speed)
             losses, started = [], time.monotonic()
         if step % SAVE_EVERY == 0 or step == steps:
             save(model, processor, out)

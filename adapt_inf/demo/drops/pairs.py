@@ -1,24 +1,30 @@
-"""Two images compared: which of them shows a thing, whether both show the same, and (rarely) what each shows."""
+"""Two images at once: what each shows, which of them shows a thing, and (rarely) whether both show the same."""
 
 from __future__ import annotations
 
 from adapt_inf.demo import pictures
 from adapt_inf.demo.drops.plan import Plan
 from adapt_inf.demo.pictures import Generator, Split, load_assets
-from adapt_inf.demo.questions import Item, pick
+from adapt_inf.demo.questions import Item
 
-SHOWN = ("first", "second", "both", "neither")
+SHOWN = ("first", "second")
 COMPARED = 30  # the first so many concepts
 
 
-def which_picture(split: Split, rng: Generator) -> Item:
-    """The first, the second, both or neither."""
-    answer = pick(rng, SHOWN)
-    asked, *others = (int(number) for number in rng.permutation(COMPARED)[:3])
-    left = asked if answer in ("first", "both") else others[0]
-    right = asked if answer in ("second", "both") else others[1]
+def both_names(split: Split, rng: Generator) -> Item:
+    names = load_assets().concepts
+    left, right = (int(number) for number in rng.permutation(COMPARED)[:2])
     images = (pictures.concept(left, split, rng), pictures.concept(right, split, rng))
-    return Item(images, f"Which picture shows a {load_assets().concepts[asked]}?", answer, "which_picture")
+    return Item(images, "What is the first and the second?", f"{names[left]} {names[right]}", "both_names")
+
+
+def which_picture(split: Split, rng: Generator) -> Item:
+    shown = [int(number) for number in rng.permutation(COMPARED)[:2]]
+    which = int(rng.integers(2))
+    images = tuple(pictures.concept(number, split, rng) for number in shown)
+    return Item(
+        images, f"Is the {load_assets().concepts[shown[which]]} first or second?", SHOWN[which], "which_picture"
+    )
 
 
 def which_silhouette(split: Split, rng: Generator) -> Item:
@@ -26,7 +32,7 @@ def which_silhouette(split: Split, rng: Generator) -> Item:
     left, right = (int(label) for label in rng.permutation(len(animals))[:2])
     which = int(rng.integers(2))
     images = (pictures.silhouette(left, split, rng), pictures.silhouette(right, split, rng))
-    return Item(images, f"Which picture shows a {animals[(left, right)[which]]}?", SHOWN[which], "which_silhouette")
+    return Item(images, f"Is the {animals[(left, right)[which]]} first or second?", SHOWN[which], "which_silhouette")
 
 
 def same_thing(split: Split, rng: Generator) -> Item:
@@ -38,23 +44,16 @@ def same_thing(split: Split, rng: Generator) -> Item:
         pictures.concept(left, split, rng, first),
         pictures.concept(left if same else other, split, rng, second),
     )
-    return Item(images, "Do both pictures show the same thing?", "yes" if same else "no", "same_thing")
-
-
-def both_names(split: Split, rng: Generator) -> Item:
-    left, right = (int(number) for number in rng.permutation(COMPARED)[:2])
-    images = (pictures.concept(left, split, rng), pictures.concept(right, split, rng))
-    names = load_assets().concepts
-    return Item(images, "What is in both pictures?", f"{names[left]} {names[right]}", "both_names")
+    return Item(images, "Is the first the same as the second?", "yes" if same else "no", "same_thing")
 
 
 PLAN = Plan(
     name="pairs",
-    description="Two images compared: which shows a thing, whether both show the same, what each shows.",
+    description="Two images at once: what each shows, which of them shows a thing, whether both show the same.",
     license="Apache-2.0 AND CC-BY-4.0 AND MIT",
-    skill="which_picture",
+    skill="both_names",
     form="llava_json",
-    train={which_picture: 600, which_silhouette: 180, same_thing: 175, both_names: 45},
-    evaluation={which_picture: 80, which_silhouette: 40, same_thing: 40, both_names: 20},
+    train={both_names: 800, which_picture: 420, which_silhouette: 220, same_thing: 60},
+    evaluation={both_names: 80, which_picture: 50, which_silhouette: 40, same_thing: 30},
     metrics={"both_names": "token_f1"},
 )
