@@ -10,7 +10,7 @@ demo: $(VENV)/installed
 	$(BIN)/adapt-inf demo
 
 test: $(VENV)/installed-dev lint
-	OMP_WAIT_POLICY=passive HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
