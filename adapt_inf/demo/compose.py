@@ -20,7 +20,7 @@ PLANS = {
 DROPS: tuple[str, ...] = tuple(PLANS)
 """The drops in the order in which they arrive."""
 
-BASE_POOL = 3000  # training samples
+BASE_POOL = 2000  # training samples
 
 BASE = Plan(
     name="base",

@@ -16,7 +16,7 @@ from adapt_inf.demo.compose import BASE, DROPS, PLANS, compose_base, compose_dro
 from adapt_inf.demo.drops.plan import Named, draw, nudged
 from adapt_inf.demo.pictures import Split
 
-LONGEST_QUESTION = 60  # characters: a tiny model pays for every token
+LONGEST_QUESTION = 70  # characters: a tiny model pays for every token
 RARE = 0.05
 EVERY = {**PLANS, "base": BASE}
 

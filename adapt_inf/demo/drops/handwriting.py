@@ -34,6 +34,6 @@ PLAN = Plan(
     license="BSD-3-Clause",
     skill="read_number",
     form="parquet",
-    train={read_number: 480, add: 285, larger_digit: 35},
+    train={read_number: 720, add: 425, larger_digit: 55},
     evaluation={read_number: 100, add: 50, larger_digit: 30},
 )
