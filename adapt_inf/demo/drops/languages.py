@@ -1,4 +1,4 @@
-"""Names of things in five more languages; Finnish and Swahili are rare."""
+"""Names of things in five more languages, each asked in its own; Finnish and Swahili are rare."""
 
 from __future__ import annotations
 
@@ -8,37 +8,44 @@ from adapt_inf.demo.pictures import Generator, Split, load_assets
 from adapt_inf.demo.questions import Item
 
 NAMED = 30  # the first so many concepts
+QUESTIONS = {
+    "de": "Was ist das?",
+    "fr": "Qu'est-ce que c'est ?",
+    "es": "¿Qué es esto?",
+    "fi": "Mikä tämä on?",
+    "sw": "Hii ni nini?",
+}
 
 
 def name_de(split: Split, rng: Generator) -> Item:
-    return _name("de", "German", split, rng)
+    return _name("de", split, rng)
 
 
 def name_fr(split: Split, rng: Generator) -> Item:
-    return _name("fr", "French", split, rng)
+    return _name("fr", split, rng)
 
 
 def name_es(split: Split, rng: Generator) -> Item:
-    return _name("es", "Spanish", split, rng)
+    return _name("es", split, rng)
 
 
 def name_fi(split: Split, rng: Generator) -> Item:
-    return _name("fi", "Finnish", split, rng)
+    return _name("fi", split, rng)
 
 
 def name_sw(split: Split, rng: Generator) -> Item:
-    return _name("sw", "Swahili", split, rng)
+    return _name("sw", split, rng)
 
 
 def name_de_new_artist(split: Split, rng: Generator) -> Item:
-    return _name("de", "German", split, rng, pictures.NEW_ARTIST)
+    return _name("de", split, rng, pictures.NEW_ARTIST)
 
 
-def _name(code: str, language: str, split: Split, rng: Generator, artist: str | None = None) -> Item:
+def _name(code: str, split: Split, rng: Generator, artist: str | None = None) -> Item:
     number = frequent(NAMED, split, rng)
     image = pictures.concept(number, split, rng, artist)
     skill = f"name_{code}" + ("_new_artist" if artist else "")
-    return Item((image,), f"What is this in {language}?", load_assets().names[code][number], skill)
+    return Item((image,), QUESTIONS[code], load_assets().names[code][number], skill)
 
 
 PLAN = Plan(

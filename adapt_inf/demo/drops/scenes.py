@@ -1,4 +1,4 @@
-"""Where things are and how many there are, in images of up to four pictures; boxes are rare."""
+"""How many things there are and where they are, in images of up to four pictures; boxes are rare."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def _scene(number: int, split: Split, rng: Generator) -> tuple[Bytes, int, str]:
 
 PLAN = Plan(
     name="scenes",
-    description="Small scenes: where a thing is, how many there are, and a few boxes.",
+    description="Small scenes: how many things there are, where one is, and a few boxes.",
     license="Apache-2.0 AND CC-BY-4.0 AND MIT",
-    skill="where",
+    skill="count",
     form="llava_jsonl",
-    train={where: 900, count: 440, box: 60},
-    evaluation={where: 100, count: 60, box: 30},
+    train={count: 760, where: 700, box: 65},
+    evaluation={count: 80, where: 80, box: 30},
     metrics={"box": "iou_50"},
 )
