@@ -10,12 +10,12 @@ from adapt_inf.demo.questions import Item
 
 def read_number(split: Split, rng: Generator) -> Item:
     left, right = (int(value) for value in rng.integers(0, pictures.DIGIT_VALUES, 2))
-    return _two(left, right, "Which number is this?", f"{left}{right}", "read_number", split, rng)
+    return _two(left, right, "Join the first and the second", f"{left}{right}", "read_number", split, rng)
 
 
 def add(split: Split, rng: Generator) -> Item:
     left, right = (int(value) for value in rng.integers(0, pictures.DIGIT_VALUES, 2))
-    return _two(left, right, "What is the sum?", str(left + right), "add", split, rng)
+    return _two(left, right, "The first plus the second?", str(left + right), "add", split, rng)
 
 
 def larger_digit(split: Split, rng: Generator) -> Item:
@@ -34,6 +34,6 @@ PLAN = Plan(
     license="BSD-3-Clause",
     skill="read_number",
     form="parquet",
-    train={read_number: 720, add: 425, larger_digit: 55},
+    train={read_number: 1100, add: 330, larger_digit: 70},
     evaluation={read_number: 100, add: 50, larger_digit: 30},
 )

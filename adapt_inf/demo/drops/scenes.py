@@ -43,7 +43,7 @@ PLAN = Plan(
     license="Apache-2.0 AND CC-BY-4.0 AND MIT",
     skill="count",
     form="llava_jsonl",
-    train={count: 760, where: 700, box: 65},
+    train={count: 1050, where: 670, box: 80},
     evaluation={count: 80, where: 80, box: 30},
     metrics={"box": "iou_50"},
 )

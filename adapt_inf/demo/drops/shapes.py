@@ -67,7 +67,7 @@ PLAN = Plan(
     license="MIT",
     skill="attribute",
     form="llava_json",
-    train={attribute: 1500, yes_no: 800, yes_no_negated: 100},
+    train={attribute: 1400, yes_no: 510, yes_no_negated: 90},
     evaluation={attribute: 100, yes_no: 60, yes_no_negated: 40},
     repeats=0.0,  # a dozen questions a picture are repetition enough
 )
