@@ -9,7 +9,7 @@ from tqdm import tqdm
 _LOG_SECONDS = 10.0  # between lines where the output is no terminal
 
 
-def progress(name: str, total: int, unit: str = "samples", done: int = 0) -> tqdm:
+def progress(name: str, total: int, unit: str = "samples", done: int = 0, shown: bool = True) -> tqdm:
     """A tqdm bar called `name` over `total` units, `done` of which an earlier run finished.
 
     Use it as a context manager and call `update(n)`.
@@ -25,4 +25,5 @@ def progress(name: str, total: int, unit: str = "samples", done: int = 0) -> tqd
         maxinterval=_LOG_SECONDS,
         ncols=None if interactive else 90,
         leave=True,
+        disable=not shown,
     )

@@ -14,7 +14,7 @@ from adapt_inf.demo.drops.plan import Plan, draw
 from adapt_inf.demo.drops.writing import write_drop
 
 PLANS = {
-    plan.name: plan for plan in (shapes.PLAN, languages.PLAN, scenes.PLAN, handwriting.PLAN, pairs.PLAN, geography.PLAN)
+    plan.name: plan for plan in (shapes.PLAN, languages.PLAN, scenes.PLAN, handwriting.PLAN, geography.PLAN, pairs.PLAN)
 }
 
 DROPS: tuple[str, ...] = tuple(PLANS)

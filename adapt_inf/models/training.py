@@ -28,11 +28,13 @@ from adapt_inf.files import read_json, write_json, write_whole
 from adapt_inf.models.batches import Batch, Encoded, encode, length_buckets, pad, token_lengths
 from adapt_inf.models.likelihood import answer_logits, sample_nll
 from adapt_inf.models.vlm import VLM
+from adapt_inf.parallel import MeetingPlace, run_workers, worker_count
 from adapt_inf.progress import progress
 
 BETAS = (0.9, 0.98)  # short runs: the second moment must settle within some hundred steps
 CHECKPOINT = "checkpoint.safetensors"
 STEPS = "steps.json"
+LEAST_PER_WORKER = 8  # samples of a batch: less would spend its time on waiting for the others
 LENGTH_CHUNK = 1024  # samples read at once to learn their lengths
 
 
@@ -86,34 +88,50 @@ def train(vlm: VLM, samples: Samples, knobs: Train, seed: int, work: Path) -> li
         weights.values(), lr=knobs.learning_rate, betas=BETAS, weight_decay=knobs.weight_decay, fused=True
     )
     log = _resume(work, weights, optimiser)
-    prepared = PreparedSamples(vlm, samples, knobs.cache_mb << 20)
+    order = enumerate(_order(lengths, knobs.batch_size, seed, steps), start=1)
+    workers = worker_count(vlm.device, min(len(samples), knobs.batch_size) // LEAST_PER_WORKER)
+
+    def run(rank: int) -> None:
+        """Every worker takes the same steps, each on its share of the batch; rank 0 tells and keeps."""
+        prepared = PreparedSamples(vlm, samples, knobs.cache_mb << 20)
+        with (
+            torch.random.fork_rng(),
+            meeting.gradients(rank) as add_up,
+            progress("train", steps, unit="steps", done=len(log), shown=rank == 0) as bar,
+        ):
+            for step, indices in order:
+                if step <= len(log):
+                    continue
+                torch.manual_seed(_derived(seed, 1, step, rank))
+                share = indices[rank::workers]
+                loss = torch.zeros(())
+                if len(share):
+                    batch = prepared.batch(share)
+                    loss = sample_nll(*answer_logits(vlm, batch), n=len(batch)).sum() / len(indices)
+                    loss.backward()
+                loss = add_up(list(weights.values()), loss)
+                norm = torch.nn.utils.clip_grad_norm_(weights.values(), knobs.max_grad_norm)
+                rate = learning_rate(step, steps, knobs)
+                optimiser.param_groups[0]["lr"] = rate
+                optimiser.step()
+                optimiser.zero_grad()
+                log.append(
+                    {
+                        "step": step,
+                        "loss": loss.item(),
+                        "learning_rate": rate,
+                        "gradient_norm": norm.item(),
+                        "samples": len(indices),
+                    }
+                )
+                bar.set_postfix_str(f"loss {log[-1]['loss']:.3f}", refresh=False)
+                bar.update(1)
+                if rank == 0 and step % knobs.checkpoint_steps == 0 and step < steps:
+                    _checkpoint(work, weights, optimiser, log)
+
     vlm.model.train()
-    with torch.random.fork_rng(), progress("train", steps, unit="steps", done=len(log)) as bar:
-        for step, indices in enumerate(_order(lengths, knobs.batch_size, seed, steps), start=1):
-            if step <= len(log):
-                continue
-            torch.manual_seed(_derived(seed, 1, step))
-            batch = prepared.batch(indices)
-            loss = sample_nll(*answer_logits(vlm, batch), n=len(batch)).mean()
-            loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(weights.values(), knobs.max_grad_norm)
-            rate = learning_rate(step, steps, knobs)
-            optimiser.param_groups[0]["lr"] = rate
-            optimiser.step()
-            optimiser.zero_grad()
-            log.append(
-                {
-                    "step": step,
-                    "loss": loss.item(),
-                    "learning_rate": rate,
-                    "gradient_norm": norm.item(),
-                    "samples": len(batch),
-                }
-            )
-            bar.set_postfix_str(f"loss {log[-1]['loss']:.3f}", refresh=False)
-            bar.update(1)
-            if step % knobs.checkpoint_steps == 0 and step < steps:
-                _checkpoint(work, weights, optimiser, log)
+    with MeetingPlace(workers) as meeting:
+        run_workers(workers, run)
     vlm.model.eval()
     return log
 

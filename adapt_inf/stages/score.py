@@ -21,7 +21,7 @@ from adapt_inf.data.shards import SampleStore
 from adapt_inf.errors import StageInputError
 from adapt_inf.files import file_digest, read_array, read_json, write_array, write_parquet
 from adapt_inf.models.vlm import load_vlm
-from adapt_inf.progress import progress
+from adapt_inf.parallel import SharedProgress, run_workers, worker_count
 from adapt_inf.selection.scores.base import Score
 from adapt_inf.selection.scores.registry import available, resolve
 from adapt_inf.sketching.grounding import nll_without_image
@@ -86,13 +86,18 @@ def _without_image(ctx: StageContext, frame: pd.DataFrame, out: Path) -> tuple[N
         vlm = load_vlm(ctx.parent_input("model"), device="auto")
         answers = AnswerPass(vlm)
         store = SampleStore(frame)
-        with progress("score", len(frame), done=done) as bar:
-            for part, file in enumerate(files):
-                if not file.exists():
-                    samples = store.samples(ends[part], ends[part + 1])
-                    knobs = ctx.params.score
-                    values = nll_without_image(vlm, answers, samples, knobs.without_image, knobs.batch_size)
-                    write_array(file, values)
-                    bar.update(len(samples))
+        missing = [part for part, file in enumerate(files) if not file.exists()]
+        workers = worker_count(vlm.device, len(missing))
+
+        def work(rank: int) -> None:
+            for part in missing[rank::workers]:
+                samples = store.samples(ends[part], ends[part + 1])
+                knobs = ctx.params.score
+                values = nll_without_image(vlm, answers, samples, knobs.without_image, knobs.batch_size)
+                write_array(files[part], values)
+                shown.update(len(samples))
+
+        with SharedProgress("score", len(frame), done) as shown:
+            run_workers(workers, work)
     values = np.concatenate([read_array(file) for file in files]) if files else np.empty(0)
     return values, done

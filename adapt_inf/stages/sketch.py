@@ -24,7 +24,7 @@ from adapt_inf.data.shards import SampleStore
 from adapt_inf.files import folder_digest, write_parquet
 from adapt_inf.models.batches import collate, length_buckets, token_lengths
 from adapt_inf.models.vlm import VLM, load_vlm
-from adapt_inf.progress import progress
+from adapt_inf.parallel import SharedProgress, run_workers, worker_count
 from adapt_inf.sketching.gradients import Sketcher
 from adapt_inf.sketching.store import part_path, spans, write_index, write_part
 from adapt_inf.stages.context import StageContext
@@ -43,12 +43,17 @@ def run(ctx: StageContext) -> dict[str, Any]:
         parts = spans(len(frame), knobs.shard_samples)
         missing = [part for part in range(len(parts)) if not part_path(out, part).exists()]
         done = len(frame) - sum(parts[part][1] - parts[part][0] for part in missing)
-        with progress("sketch", len(frame), done=done) as bar:
-            for part in missing:
+        workers = worker_count(vlm.device, len(missing))
+
+        def work(rank: int) -> None:
+            for part in missing[rank::workers]:
                 samples = store.samples(*parts[part])
-                sketches, signals = sketch_samples(vlm, sketcher, samples, knobs.batch_size, bar.update)
+                sketches, signals = sketch_samples(vlm, sketcher, samples, knobs.batch_size, shown.update)
                 write_parquet(_signals_part(out, part), signals)
                 write_part(out, part, sketches)  # last: a part is whole when its sketches are there
+
+        with SharedProgress("sketch", len(frame), done) as shown:
+            run_workers(workers, work)
         _join_signals(out, len(parts))
         about = sketcher.plan.describe()
         write_index(out, knobs.dim, [stop - start for start, stop in parts], about)

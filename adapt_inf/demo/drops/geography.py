@@ -58,6 +58,6 @@ PLAN = Plan(
     license="MIT",
     skill="flag_country",
     form="messages",
-    train={flag_country: 1100, capital: 230, continent: 180, flag_continent: 75},
+    train={flag_country: 1400, capital: 230, continent: 180, flag_continent: 80},
     evaluation={flag_country: 80, flag_country_new_artist: 40, capital: 40, continent: 40, flag_continent: 30},
 )

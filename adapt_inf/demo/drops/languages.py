@@ -54,6 +54,6 @@ PLAN = Plan(
     license="Apache-2.0 AND CC-BY-4.0 AND MIT AND Unicode-3.0",
     skill="name_de",
     form="messages",
-    train={name_de: 680, name_fr: 500, name_es: 490, name_fi: 65, name_sw: 65},
+    train={name_de: 1000, name_fr: 700, name_es: 700, name_fi: 110, name_sw: 110},
     evaluation={name_de: 60, name_fr: 50, name_es: 50, name_fi: 20, name_sw: 20, name_de_new_artist: 40},
 )

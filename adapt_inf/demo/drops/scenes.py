@@ -43,7 +43,7 @@ PLAN = Plan(
     license="Apache-2.0 AND CC-BY-4.0 AND MIT",
     skill="count",
     form="llava_jsonl",
-    train={count: 1050, where: 670, box: 80},
+    train={count: 1400, where: 800, box: 95},
     evaluation={count: 80, where: 80, box: 30},
     metrics={"box": "iou_50"},
 )
