@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser("demo", help="make a project with the shipped continuum and run its rounds")
     demo.add_argument("--dir", type=Path, default=Path("demo"), help="where (default: demo)")
-    demo.add_argument("--drops", type=int, metavar="N", help="how many of the continuum's drops (default: all)")
+    demo.add_argument("--drops", type=int, default=5, metavar="N", help="how many of the continuum's six (default: 5)")
     demo.add_argument("--strategy", default="adapt_inf", metavar="S", help="select.strategy (default: adapt_inf)")
     demo.add_argument("--seed", type=int, default=0, help="of the rounds (default: 0)")
     demo.set_defaults(run=_demo)

@@ -21,8 +21,8 @@ from adapt_inf.project import Project
 PARAMS: dict[str, Any] = {
     "ingest.shard_samples": 500,
     "sketch.dim": 512,
-    "select.budget": 0.25,
-    "prune.pool_cap": 5000,
+    "select.budget": 0.3,
+    "prune.pool_cap": 3000,
     "train.steps": 400,
     "train.learning_rate": 2.0e-3,
     "evaluate.max_new_tokens": 8,
@@ -31,8 +31,8 @@ PARAMS: dict[str, Any] = {
 """Where the demo's params.yaml differs from the default, which is meant for models a thousand times larger."""
 
 
-def run_demo(target: Path, drops: int | None, strategy: str, seed: int) -> str:
-    """Make or continue the demo at `target`; what to print at the end.
+def run_demo(target: Path, drops: int, strategy: str, seed: int) -> str:
+    """Make or continue the demo at `target` with the first `drops` of the continuum; what to print at the end.
 
     Raises:
         AdaptInfError: `target` holds something else, or a demo of another strategy or seed.
@@ -41,7 +41,7 @@ def run_demo(target: Path, drops: int | None, strategy: str, seed: int) -> str:
     from adapt_inf.tracking.pictures import write_pictures
     from adapt_inf.tracking.summary import lineage_table, mlflow_command
 
-    if drops is not None and not 1 <= drops <= len(DROPS):
+    if not 1 <= drops <= len(DROPS):
         raise AdaptInfError(f"--drops {drops}: the continuum has {len(DROPS)} drops.", f"Take 1 to {len(DROPS)}.")
     project = _project(target, strategy, seed)
     with tempfile.TemporaryDirectory() as folder:

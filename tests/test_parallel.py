@@ -1,0 +1,89 @@
+"""Workers share the work, sum what they must, and fail and die together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from adapt_inf.parallel import MeetingPlace, SharedProgress, run_workers, worker_count
+
+
+def test_there_are_as_many_workers_as_cores_and_no_more_than_units() -> None:
+    cores = len(os.sched_getaffinity(0))
+    assert worker_count(torch.device("cpu"), 10**6) == cores
+    assert worker_count(torch.device("cpu"), 1) == worker_count(torch.device("cpu"), 0) == 1
+    assert worker_count(torch.device("cuda"), 10**6) == 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_every_rank_works_and_rank_0_answers(count: int, tmp_path: Path) -> None:
+    def work(rank: int) -> int:
+        (tmp_path / str(rank)).write_text(str(os.getpid()), encoding="utf-8")
+        return rank + 7
+
+    assert run_workers(count, work) == 7
+    assert len({path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}) == count
+
+
+def test_progress_counts_what_all_workers_do() -> None:
+    with SharedProgress("work", 10, 1) as shown:
+        run_workers(3, lambda rank: shown.update(3))
+        shown.update(0)
+        assert shown._bar.n == 10
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_gradients_become_their_sum_over_workers(count: int, tmp_path: Path) -> None:
+    def work(rank: int) -> None:
+        weights = [torch.zeros(2, 3), torch.zeros(4)]
+        weights[0].grad = torch.full((2, 3), float(rank + 1))
+        if rank == 0:  # a worker without samples has no gradient
+            weights[1].grad = torch.ones(4)
+        with meeting.gradients(rank) as add_up:
+            total = add_up(weights, torch.tensor(float(rank)))
+        assert total == sum(range(count))
+        assert torch.equal(weights[0].grad, torch.full((2, 3), float(sum(range(1, count + 1)))))
+        assert weights[1].grad is not None
+        assert torch.equal(weights[1].grad, torch.ones(4))
+
+    with MeetingPlace(count) as meeting:
+        run_workers(count, work)
+
+
+def test_a_worker_that_fails_fails_the_work() -> None:
+    def work(rank: int) -> None:
+        if rank == 1:
+            raise ValueError("no")
+
+    with pytest.raises(RuntimeError, match="worker 1 of 2"):
+        run_workers(2, work)
+
+
+def test_workers_die_with_the_process_that_made_them(tmp_path: Path) -> None:
+    script = f"""
+import os, time
+from pathlib import Path
+from adapt_inf.parallel import run_workers
+def work(rank):
+    Path({str(tmp_path)!r}, str(rank)).write_text(str(os.getpid()))
+    time.sleep(60)
+run_workers(2, work)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", script])
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "1").is_file() or not (tmp_path / "1").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    worker = int((tmp_path / "1").read_text())
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    while Path(f"/proc/{worker}").exists() and "Z" not in Path(f"/proc/{worker}/stat").read_text().split(")")[1]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
