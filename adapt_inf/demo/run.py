@@ -23,7 +23,7 @@ PARAMS: dict[str, Any] = {
     "sketch.dim": 512,
     "select.budget": 0.3,
     "prune.pool_cap": 3000,
-    "train.steps": 400,
+    "train.steps": 450,
     "train.learning_rate": 2.0e-3,
     "evaluate.max_new_tokens": 8,
     "evaluate.batch_size": 128,

@@ -34,6 +34,6 @@ PLAN = Plan(
     license="BSD-3-Clause",
     skill="read_number",
     form="parquet",
-    train={read_number: 1500, add: 500, larger_digit: 90},
+    train={read_number: 1500, add: 300, larger_digit: 80},
     evaluation={read_number: 100, add: 50, larger_digit: 30},
 )
