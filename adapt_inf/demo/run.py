@@ -22,9 +22,9 @@ PARAMS: dict[str, Any] = {
     "ingest.shard_samples": 500,
     "sketch.dim": 512,
     "select.budget": 0.3,
-    "prune.pool_cap": 3000,
-    "train.steps": 450,
-    "train.learning_rate": 2.0e-3,
+    "prune.pool_cap": 5000,
+    "train.steps": 420,
+    "train.learning_rate": 3.0e-3,
     "evaluate.max_new_tokens": 8,
     "evaluate.batch_size": 128,
 }
