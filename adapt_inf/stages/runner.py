@@ -5,10 +5,15 @@ The figures go to rounds/<round>/log/<stage>.json, outside every output: a time 
 
 from __future__ import annotations
 
+import fcntl
 import importlib
+import os
 import resource
+import sys
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from adapt_inf.config import load_params
@@ -41,7 +46,8 @@ def run_stage(project: Project, round_id: str, stage: str) -> dict[str, Any]:
     started = time.monotonic()
     try:
         params = load_params(project.params_of(round_id))
-        report = module.run(StageContext(project, round_id, params))
+        with _one_at_a_time(project, round_id):
+            report = module.run(StageContext(project, round_id, params))
     except AdaptInfError as error:
         write_json(fault, {"kind": type(error).__name__, "message": str(error)})
         raise
@@ -54,6 +60,25 @@ def run_stage(project: Project, round_id: str, stage: str) -> dict[str, Any]:
     }
     write_json(log / f"{stage}.json", outcome)
     return outcome
+
+
+@contextmanager
+def _one_at_a_time(project: Project, round_id: str) -> Iterator[None]:
+    """Wait until no other stage of the round is at work: one may have outlived the killed run that started it."""
+    project.work(round_id).mkdir(parents=True, exist_ok=True)
+    with open(project.work(round_id) / ".lock", "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            print(
+                f"Waiting for process {file.read()}, which is still at work on {round_id}.", file=sys.stderr, flush=True
+            )
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
 
 
 def stage_outcome(project: Project, round_id: str, stage: str, *, cached: bool) -> dict[str, Any]:

@@ -53,7 +53,7 @@ PLAN = Plan(
     license="Apache-2.0 AND CC-BY-4.0 AND MIT",
     skill="both_names",
     form="llava_json",
-    train={both_names: 900, which_picture: 450, which_silhouette: 230, same_thing: 70},
+    train={both_names: 700, which_picture: 350, which_silhouette: 180, same_thing: 55},
     evaluation={both_names: 80, which_picture: 50, which_silhouette: 40, same_thing: 30},
     metrics={"both_names": "token_f1"},
 )
