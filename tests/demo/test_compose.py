@@ -39,7 +39,7 @@ def test_six_drops_of_uneven_size() -> None:
     assert min(sizes) >= 500
     assert max(sizes) <= 3000
     assert max(sizes) >= 2 * min(sizes)
-    assert sum(sizes) + sum(BASE.train.values()) <= 12_000
+    assert sum(sizes) + sum(BASE.train.values()) <= 14_000  # what a demo of five drops can look at in eight minutes
     assert all(150 <= sum(plan.evaluation.values()) <= 300 for plan in EVERY.values())
 
 
