@@ -18,8 +18,8 @@ from typing import Any
 
 import yaml
 
-from adapt_inf.config import load_params
-from adapt_inf.errors import AdaptInfError, DropError, RoundError
+from adapt_inf.config import Select, load_params
+from adapt_inf.errors import AdaptInfError, ConfigError, DropError, RoundError
 from adapt_inf.files import read_json, write_json, write_text
 from adapt_inf.project import BASE, Project
 from adapt_inf.stages.runner import OUTPUTS
@@ -192,6 +192,7 @@ def begin_round(project: Project, drop: str) -> str:
         ConfigError: params.yaml is not right; nothing was written.
     """
     params = load_params(project.params_file)
+    check_selection(params.select, project.params_file)
     numbers = [round_number(record.round) for record in rounds(project)]
     round_id, parent = f"r{max(numbers, default=0) + 1:03d}", head(project)
     folder = project.round(round_id)
@@ -201,6 +202,21 @@ def begin_round(project: Project, drop: str) -> str:
     write_text(folder / "dvc.yaml", freeze_pipeline((project.root / "dvc.yaml").read_text(encoding="utf-8")))
     write_round(project, Round(round_id, parent, drop, params.select.strategy))
     return round_id
+
+
+def check_selection(select: Select, source: Path) -> None:
+    """Refuse a strategy or score that does not exist before a round spends its time on the stages ahead of it.
+
+    Raises:
+        ConfigError: naming it and what there is.
+    """
+    from adapt_inf.selection.scores.registry import available, resolve
+    from adapt_inf.selection.strategies import ADAPT_INF, WITHOUT_EXPERTS, is_strategy
+
+    resolve(select.scores, source)
+    if not is_strategy(select.strategy, available()):
+        known = ", ".join(dict.fromkeys([ADAPT_INF, *WITHOUT_EXPERTS, *available()]))
+        raise ConfigError(source, "select.strategy", f"there is no strategy {select.strategy}; there are {known}")
 
 
 def freeze_params(text: str, filled: dict[str, str]) -> str:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from adapt_inf import lineage
-from adapt_inf.config import load_params
+from adapt_inf.config import load_params, set_values
 from adapt_inf.creation import definition
 from adapt_inf.errors import AdaptInfError, ConfigError, DropError, NotAProjectError, RoundError
 from adapt_inf.project import Project
@@ -77,6 +77,20 @@ def test_wrong_parameters_begin_no_round(project: Project) -> None:
         lineage.next_round(project)
     assert lineage.rounds(project) == []
     assert lineage.pending_drops(project) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [({"select.strategy": "adapt_info"}, "no strategy adapt_info"), ({"select.scores": ["elm"]}, "no score elm")],
+)
+def test_a_strategy_or_score_that_is_not_there_begins_no_round(
+    project: Project, values: dict[str, object], problem: str
+) -> None:
+    add(project, "a")
+    project.params_file.write_text(set_values(definition("params.yaml"), values), encoding="utf-8")
+    with pytest.raises(ConfigError, match=problem):
+        lineage.next_round(project)
+    assert lineage.rounds(project) == []
 
 
 def test_the_next_round_builds_on_the_head(project: Project) -> None:
