@@ -1,4 +1,4 @@
-"""The figures over time of METHOD section 8, from the scores of every skill after every round of a lineage.
+"""The figures over time, from the scores of every skill after every round of a lineage.
 
 A[t, s] is the score of skill s after round t, t_s the round that brought s, t the last round. A skill that a round
 brings also has A[t_s - 1, s], the parent's score on it before any training. Where a figure has nothing to average, it

@@ -34,7 +34,7 @@ def answer_logits(vlm: VLM, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
 def sample_nll(logits: Tensor, labels: Tensor, rows: Tensor, n: int) -> Tensor:
     """(n,) float32: each sample's mean negative log-likelihood over its answer tokens, in nats.
 
-    l(x) of METHOD section 2: a sample counts as much as another, however long its answer is.
+    l(x), the loss of a sample: one counts as much as another, however long its answer is.
     """
     nll = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none")
     zeros = nll.new_zeros(n)

@@ -2,7 +2,7 @@
 
 The inner model runs once without its output layer. Hidden states at answer positions alone then go through the output
 layer, a few thousand rows at a time, so logits over the vocabulary never exist for prompts, images or padding.
-METHOD.md section 3 has the definitions; all are means over a sample's answer tokens.
+All are means over a sample's answer tokens.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def lineages(draw: st.DrawFn) -> Accuracies:
 
 
 def by_loops(a: Accuracies) -> dict[str, Any]:
-    """METHOD section 8, read aloud."""
+    """The definitions, read aloud."""
     t = len(a.rounds) - 1
     seen, lost, moved, ahead, gain = [], [], [], [], []
     for skill, at in a.brought.items():
