@@ -40,14 +40,14 @@ def lifelong_round(root: str, round_id: str) -> dict[str, Any]:
         if record.status == "finished":  # it had only lost an output: the head stays where it is
             return lineage.gather_facts(project, round_id).to_json()
         return complete(root, round_id)
-    except DropError as error:
-        rounds.finish_round(project, round_id, "failed", _facts(record))
-        lineage.refuse_drop(project, round_id, str(error))
-        raise
     except AdaptInfError as error:
-        if record.status != "finished":
-            rounds.finish_round(project, round_id, "failed", _facts(record))
-        lineage.fail_round(project, round_id, str(error))
+        if record.status == "finished":  # what it was stands, whatever kept its lost output from coming back
+            raise
+        rounds.finish_round(project, round_id, "failed", _facts(record))
+        if isinstance(error, DropError):
+            lineage.refuse_drop(project, round_id, str(error))
+        else:
+            lineage.fail_round(project, round_id, str(error))
         raise
 
 

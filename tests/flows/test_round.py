@@ -121,6 +121,20 @@ def test_a_lost_output_comes_back_and_the_stages_before_it_do_not_run(machine: M
     assert lineage.head(two_rounds) == "r002"
 
 
+def test_a_finished_round_stands_when_a_lost_output_cannot_come_back(
+    machine: Machine, two_rounds: Project, tmp_path: Path
+) -> None:
+    project = copy_project(two_rounds, tmp_path / "spoilt")
+    before = machine.lineage(project)
+    shutil.rmtree(project.output("r001", "ingest"))
+    (project.drop("first") / "dataset.yaml").write_text("name: first\ntrain: t.csv\nformat: csv\n", encoding="utf-8")
+    refused = machine.run("adapt-inf", "round", cwd=project.root, check=False)
+    assert refused.returncode == 1
+    assert "drop first: unknown format 'csv'" in refused.stderr
+    assert machine.lineage(project) == before
+    assert lineage.head(project) == "r002"
+
+
 def test_a_killed_round_ends_like_an_undisturbed_one(
     machine: Machine, new_project: Project, two_rounds: Project, tmp_path: Path
 ) -> None:
