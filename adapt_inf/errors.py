@@ -29,12 +29,23 @@ class ConfigError(AdaptInfError):
 
 
 class ModelError(AdaptInfError):
-    def __init__(self, model: str, problem: str) -> None:
+    def __init__(
+        self,
+        model: str,
+        problem: str,
+        mend: str = "Name a folder or hub id that AutoModelForImageTextToText and AutoProcessor load.",
+    ) -> None:
         self.problem = problem
-        super().__init__(
-            f"model {model}: {problem}.",
-            "Name a folder or hub id that AutoModelForImageTextToText and AutoProcessor load.",
-        )
+        super().__init__(f"model {model}: {problem}.", mend)
+
+
+class SampleError(AdaptInfError):
+    """One sample that a model cannot read. A pass sets it aside and goes on; `problem` is kept as the reason."""
+
+    def __init__(self, sample_id: str, problem: str) -> None:
+        self.sample_id = sample_id
+        self.problem = problem
+        super().__init__(f"sample {sample_id}: {problem}.", "Leave it out of the drop, or mend it there.")
 
 
 class DropError(AdaptInfError):

@@ -19,9 +19,10 @@ from PIL import Image
 from torch import Tensor
 
 from adapt_inf.data.images import decode_image
-from adapt_inf.data.samples import Sample
+from adapt_inf.data.samples import BadSample, Sample
+from adapt_inf.errors import SampleError
 from adapt_inf.models.chat import Span, render
-from adapt_inf.models.vlm import VLM
+from adapt_inf.models.vlm import VLM, first_line
 
 Images = Literal["own", "blank", "drop"]
 
@@ -30,6 +31,9 @@ MAX_PIXELS = 1 << 30  # of a stored picture; ingest has already held it to the u
 # Batches that a shuffled run sorts by length at a time. Length goes with task, so wide windows give batches of one
 # task: at equal steps 32 cost 0.13-0.15 nats of held-out loss against no sorting; 8 0.03-0.05 and was 1.3x as fast.
 LENGTH_WINDOW = 8
+
+# What processors raise on a sample that they do not take (a strip of a picture, more pictures than they know, ...).
+PROCESSOR_FAULTS = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError, OSError)
 
 
 @dataclass
@@ -103,12 +107,27 @@ def encode(vlm: VLM, samples: Sequence[Sample], *, images: Images = "own", gener
     """The samples as unpadded tensors on the CPU; see `collate`.
 
     Raises:
-        ModelError: the chat template fails on a sample or shows none of its answers.
+        SampleError: the first of them that the model cannot read.
     """
-    encoded: list[Encoded] = []
-    for start in range(0, len(samples), ENCODE_CHUNK):
-        encoded += _encode_chunk(vlm, samples[start : start + ENCODE_CHUNK], images, generation)
+    encoded = []
+    for item in encode_readable(vlm, samples, images=images, generation=generation):
+        if isinstance(item, SampleError):
+            raise item
+        encoded.append(item)
     return encoded
+
+
+def encode_readable(
+    vlm: VLM, samples: Sequence[Sample], *, images: Images = "own", generation: bool = False
+) -> list[Encoded | SampleError]:
+    """Like `encode`, with the reason in the place of a sample that the template, processor or length refuses.
+
+    A chunk that fails is tried sample by sample, so a bad one costs the others of its chunk one more processor call.
+    """
+    found: list[Encoded | SampleError] = []
+    for start in range(0, len(samples), ENCODE_CHUNK):
+        found += _encode_or_refuse(vlm, samples[start : start + ENCODE_CHUNK], images, generation)
+    return found
 
 
 def pad(vlm: VLM, encoded: Sequence[Encoded], *, left: bool = False) -> Batch:
@@ -142,10 +161,13 @@ def token_lengths(vlm: VLM, samples: Sequence[Sample]) -> NDArray[np.int64]:
     ids = vlm.tokenizer(texts, add_special_tokens=False)["input_ids"]
     lengths = np.array([len(row) for row in ids], dtype=np.int64)
     counts = np.array([len(s.images) for s in samples], dtype=np.int64)
-    if counts.any():
-        first = samples[int(np.argmax(counts > 0))]
-        alone = len(encode(vlm, [first])[0].ids) - len(encode(vlm, [first], images="drop")[0].ids)
-        lengths += counts * (alone // len(first.images))
+    for row in np.flatnonzero(counts).tolist():  # the first that can be read, as a rule the very first
+        own = encode_readable(vlm, [samples[row]])[0]
+        if isinstance(own, Encoded):
+            bare = encode_readable(vlm, [samples[row]], images="drop")[0]
+            rest = len(bare.ids) if isinstance(bare, Encoded) else int(lengths[row])
+            lengths += counts * ((len(own.ids) - rest) // counts[row])
+            break
     return lengths
 
 
@@ -176,6 +198,37 @@ def length_buckets(lengths: NDArray[np.int64], batch_size: int, seed: int | None
 
 
 # One chunk of samples, in the order in which the data go: chat text, answer spans, processor, split per sample.
+
+
+def _encode_or_refuse(
+    vlm: VLM, samples: Sequence[Sample], images: Images, generation: bool
+) -> list[Encoded | SampleError]:
+    if len(samples) > 1 and not vlm.encodes_singly:
+        try:
+            encoded = _encode_chunk(vlm, samples, images, generation)
+        except (SampleError, BadSample, *PROCESSOR_FAULTS):
+            pass  # which sample it is shows below
+        else:
+            return [_fits(vlm, sample, item) for sample, item in zip(samples, encoded, strict=True)]
+    found: list[Encoded | SampleError] = []
+    for sample in samples:
+        try:
+            found.append(_fits(vlm, sample, _encode_chunk(vlm, [sample], images, generation)[0]))
+        except SampleError as error:
+            found.append(error)
+        except BadSample as error:
+            found.append(SampleError(sample.sample_id, error.reason))
+        except PROCESSOR_FAULTS as error:
+            found.append(SampleError(sample.sample_id, f"the model's processor refuses it ({first_line(error)})"))
+    if len(samples) > 1 and not any(isinstance(item, SampleError) for item in found):
+        vlm.encodes_singly = True  # nothing is wrong with any of them: this processor takes one at a time
+    return found
+
+
+def _fits(vlm: VLM, sample: Sample, item: Encoded) -> Encoded | SampleError:
+    if vlm.max_tokens is not None and len(item.ids) > vlm.max_tokens:
+        return SampleError(sample.sample_id, f"{len(item.ids):,} tokens, of which the model takes {vlm.max_tokens:,}")
+    return item
 
 
 def _encode_chunk(vlm: VLM, samples: Sequence[Sample], images: Images, generation: bool) -> list[Encoded]:

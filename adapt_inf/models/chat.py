@@ -16,11 +16,16 @@ from jinja2 import TemplateError
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from adapt_inf.data.samples import Sample
-from adapt_inf.errors import ModelError
-from adapt_inf.models.vlm import VLM
+from adapt_inf.errors import ModelError, SampleError
+from adapt_inf.models.vlm import VLM, first_line
 
 Span = tuple[int, int]
 Chat = list[dict[str, Any]]
+
+NO_TEMPLATE = "its processor has no chat template"
+MEND_TEMPLATE = (
+    "Put a chat_template.jinja into its folder, best one with {% generation %} around what the assistant says."
+)
 
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
@@ -35,19 +40,25 @@ def render(vlm: VLM, sample: Sample, *, with_images: bool = True, generation: bo
         generation: the prompt only: without the last assistant turn, ending where the model is to go on; no spans.
 
     Raises:
-        ModelError: the template fails on the sample, or shows none of its answers.
+        ModelError: there is no template.
+        SampleError: the template fails on the sample, or shows none of its answers.
     """
     template = chat_template(vlm.processor)
+    if not template:
+        raise ModelError(str(vlm.base), NO_TEMPLATE, MEND_TEMPLATE)
     chat = _chat(vlm, sample, with_images, generation)
-    if generation:
-        return _apply(vlm, template, chat, prompt=True)[0], []
-    if _GENERATION.search(template):
-        text, spans = _apply(vlm, template, chat, mask=True)
-    else:
-        text, _ = _apply(vlm, template, chat)
-        spans = list(_turn_spans(vlm, template, chat, text))
+    try:
+        if generation:
+            return _apply(vlm, template, chat, prompt=True)[0], []
+        if _GENERATION.search(template):
+            text, spans = _apply(vlm, template, chat, mask=True)
+        else:
+            text, _ = _apply(vlm, template, chat)
+            spans = list(_turn_spans(vlm, template, chat, text))
+    except (TemplateError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise SampleError(sample.sample_id, f"the model's chat template fails on it ({first_line(error)})") from error
     if not any(start < end for start, end in spans):
-        raise ModelError(str(vlm.base), f"its chat template shows no assistant turn of sample {sample.sample_id}")
+        raise SampleError(sample.sample_id, "the model's chat template shows no assistant turn of it")
     return text, spans
 
 
@@ -110,14 +121,11 @@ def _shared(text: str, other: str) -> int:
 
 
 def _apply(vlm: VLM, template: str, chat: Chat, *, prompt: bool = False, mask: bool = False) -> tuple[str, list[Span]]:
-    try:
-        texts, spans = render_jinja_template(
-            conversations=[chat],
-            chat_template=template,
-            add_generation_prompt=prompt,
-            return_assistant_tokens_mask=mask,
-            **vlm.tokenizer.special_tokens_map,
-        )
-    except (TemplateError, ValueError, TypeError, KeyError) as error:
-        raise ModelError(str(vlm.base), f"its chat template fails on a sample ({error})") from error
+    texts, spans = render_jinja_template(
+        conversations=[chat],
+        chat_template=template,
+        add_generation_prompt=prompt,
+        return_assistant_tokens_mask=mask,
+        **vlm.tokenizer.special_tokens_map,
+    )
     return texts[0], [(start, end) for start, end in spans[0]] if mask else []

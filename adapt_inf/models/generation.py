@@ -12,7 +12,8 @@ from contextlib import contextmanager
 import torch
 
 from adapt_inf.data.samples import Sample
-from adapt_inf.models.batches import collate, length_buckets, token_lengths
+from adapt_inf.errors import SampleError
+from adapt_inf.models.batches import Encoded, encode_readable, length_buckets, pad, token_lengths
 from adapt_inf.models.vlm import VLM
 
 
@@ -22,6 +23,7 @@ def answer(
     max_new_tokens: int,
     batch_size: int,
     advance: Callable[[int], object] = lambda _: None,
+    refuse: Callable[[SampleError], object] = lambda _: None,
 ) -> list[str]:
     """Generate an answer for each sample.
 
@@ -31,9 +33,10 @@ def answer(
         max_new_tokens: where an answer without an end is cut.
         batch_size: prompts generated together.
         advance: called with the number of samples after each batch.
+        refuse: called with each sample that the model cannot read.
 
     Returns:
-        n texts, without special tokens and outer white space.
+        n texts, without special tokens and outer white space; empty for a sample that the model cannot read.
     """
     texts = [""] * len(samples)
     if not samples:
@@ -42,7 +45,15 @@ def answer(
     options = vlm.network.generation_config
     filler = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     for indices in length_buckets(token_lengths(vlm, samples), batch_size):
-        batch = collate(vlm, [samples[i] for i in indices], generation=True)
+        found = encode_readable(vlm, [samples[i] for i in indices], generation=True)
+        for item in found:
+            if isinstance(item, SampleError):
+                refuse(item)
+        readable = [(i, item) for i, item in zip(indices, found, strict=True) if isinstance(item, Encoded)]
+        advance(len(indices) - len(readable))
+        if not readable:
+            continue
+        batch = pad(vlm, [item for _, item in readable], left=True)
         with torch.no_grad():
             tokens = vlm.model.generate(
                 **batch.inputs,
@@ -56,9 +67,9 @@ def answer(
                 eos_token_id=options.eos_token_id if options.eos_token_id is not None else tokenizer.eos_token_id,
             )
         answers = tokenizer.batch_decode(tokens[:, batch.input_ids.shape[1] :], skip_special_tokens=True)
-        for i, text in zip(indices, answers, strict=True):
+        for (i, _), text in zip(readable, answers, strict=True):
             texts[i] = text.strip()
-        advance(len(indices))
+        advance(len(readable))
     return texts
 
 

@@ -19,10 +19,10 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.utils import logging as transformers_logging
 
 from adapt_inf.data.samples import Sample
-from adapt_inf.errors import ModelError
+from adapt_inf.errors import ModelError, SampleError
 from adapt_inf.files import folder_digest
 from adapt_inf.models.batches import encode
-from adapt_inf.models.chat import chat_template
+from adapt_inf.models.chat import MEND_TEMPLATE, NO_TEMPLATE, chat_template
 from adapt_inf.models.vlm import ADAPTER_CONFIG, LOAD_FAULTS, VLM, first_line, load_base, pick_device
 
 SUFFIXES = (".json", ".safetensors", ".jinja", ".txt", ".model", ".tiktoken")
@@ -100,12 +100,12 @@ def _check_model(source: str, folder: Path) -> tuple[int, str]:
         if getattr(processor, "image_processor", None) is None or getattr(processor, "tokenizer", None) is None:
             raise ModelError(source, "its processor has no image processor or no tokenizer")
         if not chat_template(processor):
-            raise ModelError(source, "its processor has no chat template")
+            raise ModelError(source, NO_TEMPLATE, MEND_TEMPLATE)
         encode(VLM(model, processor, device, adapted=False, base=folder), [_probe()])
     except ModelError as error:  # it names the copy; the user knows the source
-        raise ModelError(source, error.problem) from error
-    except LOAD_FAULTS as error:
-        raise ModelError(source, f"its processor fails on a picture with a question ({first_line(error)})") from error
+        raise ModelError(source, error.problem, error.mend) from error
+    except SampleError as error:
+        raise ModelError(source, f"of a picture with a question and an answer, {error.problem}") from error
     return sum(parameter.numel() for parameter in model.parameters()), str(config.model_type)
 
 

@@ -53,6 +53,7 @@ class VLM:
         adapted: whether a LoRA adapter is on it.
         base: the folder of the base weights.
         control_tokens: what models/chat.py keeps out of samples' own text; filled in at the first use.
+        encodes_singly: whether models/batches.py has found that the processor takes one sample at a time.
     """
 
     model: Any
@@ -61,6 +62,7 @@ class VLM:
     adapted: bool
     base: Path
     control_tokens: re.Pattern[str] | None = None
+    encodes_singly: bool = False
 
     @property
     def tokenizer(self) -> Any:
@@ -70,6 +72,11 @@ class VLM:
     def network(self) -> Any:
         """The transformers model itself, also where PEFT stands around it."""
         return self.model.get_base_model() if self.adapted else self.model
+
+    @property
+    def max_tokens(self) -> int | None:
+        """The longest sequence that the text decoder was made for; None where its configuration does not say."""
+        return getattr(self.network.config.get_text_config(), "max_position_embeddings", None)
 
     def decoder(self) -> nn.Module:
         """The text decoder (with `layers` and `norm`), whatever the family calls it."""

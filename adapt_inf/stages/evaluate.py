@@ -3,6 +3,7 @@
 Three models answer: this round's, on all suites; the parent's and the base model, on the suites that are new, since
 what was known before the round is part of the figures. Scores of earlier rounds come from the parent's matrix and are
 never computed again. Answers of one model on one suite are the unit of work: a killed run keeps those that it finished.
+A sample that the model cannot read counts as answered with nothing; `fault` in predictions.parquet says why.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from adapt_inf.config import Evaluate, Params
 from adapt_inf.data.intake import SUITES
 from adapt_inf.data.pool import POOL
 from adapt_inf.data.shards import read_shard
+from adapt_inf.errors import SampleError
 from adapt_inf.evaluation.figures import Accuracies, figures, rare_skills
 from adapt_inf.evaluation.metrics import METRICS
 from adapt_inf.files import file_digest, folder_digest, read_json, write_json, write_parquet
@@ -33,7 +35,7 @@ PREDICTIONS = "predictions.parquet"
 MATRIX = "accuracy_matrix.json"
 FIGURES = "metrics.json"
 PARTS = ".parts"
-COLUMNS = ("suite", "sample_id", "skill", "metric", "prediction", "answers", "score")
+COLUMNS = ("suite", "sample_id", "skill", "metric", "prediction", "answers", "score", "fault")
 
 Model = AbstractContextManager[VLM]
 Matrix = dict[str, Any]
@@ -80,6 +82,7 @@ def _evaluate(ctx: StageContext, before: Matrix, parent: str | None) -> dict[str
         shutil.rmtree(out / PARTS, ignore_errors=True)
     return {
         "samples": len(own),
+        "unreadable": int((own["fault"] != "").sum()),
         "suites": len(suites),
         "new_suites": len(new),
         "skills": len(matrix["skills"]),
@@ -118,8 +121,13 @@ class _Answers:
 
     def _mark(self, vlm: VLM, title: str, suite: str, path: Path) -> pd.DataFrame:
         samples = read_shard(path)
+        faults: dict[str, str] = {}
+
+        def refuse(error: SampleError) -> None:
+            faults[error.sample_id] = error.problem
+
         with progress(title, len(samples)) as bar:
-            texts = answer(vlm, samples, self._knobs.max_new_tokens, self._knobs.batch_size, bar.update)
+            texts = answer(vlm, samples, self._knobs.max_new_tokens, self._knobs.batch_size, bar.update, refuse)
         return _frame(
             [
                 {
@@ -130,6 +138,7 @@ class _Answers:
                     "prediction": text,
                     "answers": list(sample.answers),
                     "score": METRICS[sample.metric](text, sample.answers),
+                    "fault": faults.get(sample.sample_id, ""),
                 }
                 for sample, text in zip(samples, texts, strict=True)
             ]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,8 +15,9 @@ from miniature import IMAGE_TOKENS
 from model_samples import make_sample
 
 from adapt_inf.data.samples import Sample
+from adapt_inf.errors import SampleError
 from adapt_inf.models import batches
-from adapt_inf.models.batches import Encoded, collate, encode, length_buckets, pad, token_lengths
+from adapt_inf.models.batches import Encoded, collate, encode, encode_readable, length_buckets, pad, token_lengths
 from adapt_inf.models.vlm import VLM
 
 
@@ -133,6 +138,55 @@ def test_lengths_stand_in_the_order_of_true_lengths(vlm: VLM) -> None:
     samples = [make_sample(f"n{n}", n % 3, [("word " * n, "yes")]) for n in range(1, 40, 4)]
     true = np.array([len(item.ids) for item in encode(vlm, samples)])
     assert (np.argsort(token_lengths(vlm, samples)) == np.argsort(true)).all()
+
+
+def test_samples_that_cannot_be_read_stand_as_reasons_among_the_others(vlm: VLM, samples: list[Sample]) -> None:
+    broken = replace(samples[0], sample_id="drop/broken", images=(samples[0].images[0][:60],))
+    long = make_sample("endless", 0, [("word " * 300, "yes")])
+    mute = replace(samples[2], sample_id="drop/mute", messages=samples[2].messages[:1])
+    found = encode_readable(vlm, [samples[0], broken, long, mute, samples[1]])
+    reasons = [str(item).splitlines()[0] for item in found if isinstance(item, SampleError)]
+    assert reasons[0].startswith("sample drop/broken: the image cannot be decoded")
+    assert re.fullmatch(r"sample drop/endless: \d,?\d+ tokens, of which the model takes 256\.", reasons[1])
+    assert reasons[2] == "sample drop/mute: the model's chat template shows no assistant turn of it."
+    for place, item in zip((0, 4), encode(vlm, samples[:2]), strict=True):
+        kept = found[place]
+        assert isinstance(kept, Encoded)
+        assert torch.equal(kept.ids, item.ids)
+        assert torch.equal(kept.extras["pixel_values"], item.extras["pixel_values"])
+    with pytest.raises(SampleError, match="sample drop/broken: "):
+        encode(vlm, [samples[0], broken, mute])
+
+
+def test_a_bad_first_picture_does_not_keep_lengths_from_being_told(vlm: VLM, samples: list[Sample]) -> None:
+    broken = replace(samples[0], images=(b"no picture",))
+    assert (token_lengths(vlm, [broken, *samples])[1:] == token_lengths(vlm, samples)).all()
+
+
+def test_a_processor_that_takes_one_sample_at_a_time_is_found_out(vlm: VLM, samples: list[Sample]) -> None:
+    class OneAtATime(type(vlm.processor)):  # type: ignore[misc]
+        calls = 0
+
+        def __call__(self, text: list[str], **options: Any) -> Any:
+            type(self).calls += 1
+            if len(text) > 1:
+                raise ValueError("inhomogeneous shape")
+            return super().__call__(text=text, **options)
+
+    own = vlm.processor
+    processor = OneAtATime(
+        image_processor=own.image_processor,
+        tokenizer=own.tokenizer,
+        patch_size=own.patch_size,
+        vision_feature_select_strategy=own.vision_feature_select_strategy,
+        num_additional_image_tokens=own.num_additional_image_tokens,
+        chat_template=own.chat_template,
+    )
+    single = replace(vlm, processor=processor)
+    for _ in range(2):
+        for one, other in zip(encode(single, samples), encode(vlm, samples), strict=True):
+            assert torch.equal(one.ids, other.ids)
+    assert OneAtATime.calls == 1 + 2 * len(samples)  # the second time it is not tried
 
 
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=200), st.integers(1, 40), st.none() | st.integers(0, 9))

@@ -10,7 +10,7 @@ from miniature import TEMPLATE, make_miniature
 from model_samples import make_sample
 
 from adapt_inf.data.samples import Sample
-from adapt_inf.errors import ModelError
+from adapt_inf.errors import ModelError, SampleError
 from adapt_inf.models import batches
 from adapt_inf.models.batches import collate
 from adapt_inf.models.chat import render
@@ -60,12 +60,19 @@ def test_a_samples_own_text_cannot_pose_as_a_picture_or_a_turn(vlm: VLM) -> None
 
 def test_a_template_that_fails_is_one_line(tmp_path: Path, samples: list[Sample]) -> None:
     broken = load_vlm(make_miniature(tmp_path, template="{{ raise_exception('no system here') }}"))
-    with pytest.raises(ModelError, match="no system here"):
+    with pytest.raises(SampleError, match=r"template fails on it \(no system here"):
         render(broken, samples[0])
 
 
 def test_a_template_that_hides_answers_is_refused(tmp_path: Path, samples: list[Sample]) -> None:
     mute = load_vlm(make_miniature(tmp_path, template="{% for m in messages %}{{ m['role'] }}{% endfor %}"))
     mute.processor.chat_template = "{% generation %}{% endgeneration %}"
-    with pytest.raises(ModelError, match="shows no assistant turn"):
+    with pytest.raises(SampleError, match="shows no assistant turn"):
         render(mute, samples[2])
+
+
+def test_a_model_without_a_template_is_named(tmp_path: Path, samples: list[Sample]) -> None:
+    bare = load_vlm(make_miniature(tmp_path))
+    bare.processor.chat_template = None
+    with pytest.raises(ModelError, match=r"no chat template.\n  Put a chat_template.jinja into its folder"):
+        render(bare, samples[0])

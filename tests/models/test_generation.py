@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from model_samples import make_sample
 from peft import LoraConfig, get_peft_model
 
 from adapt_inf.data.samples import Sample
+from adapt_inf.errors import SampleError
 from adapt_inf.models.batches import collate
 from adapt_inf.models.generation import answer, as_base
 from adapt_inf.models.vlm import VLM, load_vlm
@@ -60,3 +63,13 @@ def test_the_prompt_of_a_sample_without_an_answer_is_the_whole_chat(vlm: VLM) ->
     asked = make_sample("asked", 0, [("What is two plus three?", "five")])
     open_end = Sample("drop/open", (), asked.messages[:1], "s", "exact_match", ("five",))
     assert answer(vlm, [asked], 4, 1) == answer(vlm, [open_end], 4, 1)
+
+
+def test_a_sample_that_cannot_be_read_is_answered_with_nothing(vlm: VLM, samples: list[Sample]) -> None:
+    broken = replace(samples[0], sample_id="drop/broken", images=(b"no picture",))
+    refused: list[SampleError] = []
+    done: list[int] = []
+    found = answer(vlm, [samples[0], broken, samples[2]], 4, 2, advance=done.append, refuse=refused.append)
+    assert found == [*answer(vlm, samples[:1], 4, 1), "", *answer(vlm, samples[2:3], 4, 1)]
+    assert [error.sample_id for error in refused] == ["drop/broken"]
+    assert sum(done) == 3

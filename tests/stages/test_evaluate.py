@@ -53,7 +53,8 @@ def scores(project: Project, model: str, suite: str, *, without_adapter: bool = 
 
 def test_predictions_cover_every_suite_in_order(lineage: Project) -> None:
     table = pd.read_parquet(lineage.output("r002", "evaluate") / "predictions.parquet")
-    assert list(table.columns) == ["suite", "sample_id", "skill", "metric", "prediction", "answers", "score"]
+    assert list(table.columns) == ["suite", "sample_id", "skill", "metric", "prediction", "answers", "score", "fault"]
+    assert (table["fault"] == "").all()
     expected = []
     for suite in ("first", "second", "start"):
         samples = read_shard(lineage.output("r002", "pool") / "suites" / f"{suite}.parquet")
