@@ -1,16 +1,19 @@
 """A sample's messages as the text that the model reads, and the places in it where the assistant speaks.
 
 The places come from the chat template's {% generation %} where it has one; otherwise from rendering the chat up to each
-assistant turn and up to its end, two more renderings a turn (50 us each). Both cover the end-of-turn token, which the
-model must learn to say. Texts of samples are untrusted: control tokens in them are broken up, so none can pose as an
-image or as another turn.
+assistant turn and up to its end, two more renderings a turn (50 us each). They cover the end-of-turn token, which the
+model must learn to say; a template that ends an answer with none has the end-of-sequence token put after the last one.
+A processor that takes an answer apart from the prompt (as a `suffix`: the model looks both ways in the prompt) is given
+the last answer so. Texts of samples are untrusted: control tokens in them are broken up, so none can pose as an image
+or as another turn.
 """
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import TemplateError
 from transformers.utils.chat_template_utils import render_jinja_template
@@ -22,6 +25,21 @@ from adapt_inf.models.vlm import VLM, first_line
 Span = tuple[int, int]
 Chat = list[dict[str, Any]]
 
+
+class Rendered(NamedTuple):
+    """A chat as text, one image token per picture.
+
+    Attributes:
+        text: what the processor takes.
+        spans: where in it the assistant speaks, as (start, end) characters.
+        suffix: the last answer, where the processor takes it apart from `text`; then there are no spans.
+    """
+
+    text: str
+    spans: list[Span]
+    suffix: str | None = None
+
+
 NO_TEMPLATE = "its processor has no chat template"
 MEND_TEMPLATE = (
     "Put a chat_template.jinja into its folder, best one with {% generation %} around what the assistant says."
@@ -30,8 +48,8 @@ MEND_TEMPLATE = (
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
-def render(vlm: VLM, sample: Sample, *, with_images: bool = True, generation: bool = False) -> tuple[str, list[Span]]:
-    """The chat as text, one image token per picture, and the character spans of the assistant's turns.
+def render(vlm: VLM, sample: Sample, *, with_images: bool = True, generation: bool = False) -> Rendered:
+    """A sample's chat as the processor takes it.
 
     Args:
         vlm: whose chat template is used.
@@ -46,11 +64,15 @@ def render(vlm: VLM, sample: Sample, *, with_images: bool = True, generation: bo
     template = chat_template(vlm.processor)
     if not template:
         raise ModelError(str(vlm.base), NO_TEMPLATE, MEND_TEMPLATE)
-    chat = _chat(vlm, sample, with_images, generation)
+    chat = _chat(vlm, sample, with_images)
+    last = max((i for i, turn in enumerate(chat) if turn["role"] == "assistant"), default=len(chat))
     try:
         if generation:
-            return _apply(vlm, template, chat, prompt=True)[0], []
-        if _GENERATION.search(template):
+            return Rendered(_apply(vlm, template, chat[:last], prompt=True)[0], [])
+        if takes_suffix(vlm.processor):
+            suffix = "".join(part["text"] for turn in chat[last:] for part in turn["content"] if part["type"] == "text")
+            text, spans = _apply(vlm, template, chat[:last], prompt=True)[0], [(0, len(suffix))]
+        elif _GENERATION.search(template):
             text, spans = _apply(vlm, template, chat, mask=True)
         else:
             text, _ = _apply(vlm, template, chat)
@@ -59,7 +81,14 @@ def render(vlm: VLM, sample: Sample, *, with_images: bool = True, generation: bo
         raise SampleError(sample.sample_id, f"the model's chat template fails on it ({first_line(error)})") from error
     if not any(start < end for start, end in spans):
         raise SampleError(sample.sample_id, "the model's chat template shows no assistant turn of it")
-    return text, spans
+    if takes_suffix(vlm.processor):
+        return Rendered(text, [], suffix)
+    return Rendered(*_with_end(vlm, text, spans))
+
+
+def takes_suffix(processor: Any) -> bool:
+    """Whether the processor wants the answer apart from the prompt."""
+    return "suffix" in inspect.signature(type(processor).__call__).parameters
 
 
 def chat_template(processor: Any) -> str:
@@ -70,11 +99,7 @@ def chat_template(processor: Any) -> str:
     return template or ""
 
 
-def _chat(vlm: VLM, sample: Sample, with_images: bool, generation: bool) -> Chat:
-    turns = sample.messages
-    if generation:
-        last = max((i for i, turn in enumerate(turns) if turn["role"] == "assistant"), default=len(turns))
-        turns = turns[:last]
+def _chat(vlm: VLM, sample: Sample, with_images: bool) -> Chat:
     control = _control_tokens(vlm)
     return [
         {
@@ -87,15 +112,28 @@ def _chat(vlm: VLM, sample: Sample, with_images: bool, generation: bool) -> Chat
                 if part["type"] != "image" or with_images
             ],
         }
-        for turn in turns
+        for turn in sample.messages
     ]
 
 
 def _control_tokens(vlm: VLM) -> re.Pattern[str]:
-    """Matches every token that stands for more than its letters; made once per model."""
+    """Matches every token that stands for a turn, a picture or an end; made once per model.
+
+    These are the special tokens, those by which the processor knows pictures, and any that the template writes. Other
+    added tokens (places in a picture, marks of a tool call) are words of the family's language, which a sample may use.
+    """
     if vlm.control_tokens is None:
-        tokens = {str(token) for token in vlm.tokenizer.all_special_tokens} | set(vlm.tokenizer.get_added_vocab())
-        tokens |= {token for token in (getattr(vlm.processor, "image_token", None),) if token}
+        tokenizer, template = vlm.tokenizer, chat_template(vlm.processor)
+        tokens = {str(token) for token in tokenizer.all_special_tokens}
+        tokens |= {
+            token.content
+            for token in tokenizer.added_tokens_decoder.values()
+            if token.special or token.content in template
+        }
+        for owner in (vlm.processor, tokenizer):
+            named = {name for name in vars(owner) if name.endswith("_token")} | {"image_token", "video_token"}
+            values = [getattr(owner, name, None) for name in sorted(named)]
+            tokens |= {value for value in values if isinstance(value, str)}
         longest_first = sorted((token for token in tokens if token.strip()), key=lambda token: (-len(token), token))
         vlm.control_tokens = re.compile("|".join(re.escape(token) for token in longest_first) or r"(?!)")
     return vlm.control_tokens
@@ -103,6 +141,16 @@ def _control_tokens(vlm: VLM) -> re.Pattern[str]:
 
 def _broken(token: re.Match[str]) -> str:
     return f"{token[0][:1]} {token[0][1:]}"
+
+
+def _with_end(vlm: VLM, text: str, spans: list[Span]) -> tuple[str, list[Span]]:
+    """The end-of-sequence token after the last answer, where the template ends it with no control token at all."""
+    start, _ = spans[-1]
+    end = vlm.tokenizer.eos_token
+    if end is None or _control_tokens(vlm).search(text, start):
+        return text, spans
+    text = text.rstrip() + end
+    return text, [*spans[:-1], (start, len(text))]
 
 
 def _turn_spans(vlm: VLM, template: str, chat: Chat, text: str) -> Iterator[Span]:

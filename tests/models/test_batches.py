@@ -65,13 +65,6 @@ def test_a_batch_of_texts_has_no_pixels(vlm: VLM, samples: list[Sample]) -> None
     assert vlm.model(**batch.inputs).logits.shape[0] == 2
 
 
-def test_blank_pictures_are_equal_and_take_as_many_tokens(vlm: VLM, samples: list[Sample]) -> None:
-    own, blank = collate(vlm, samples), collate(vlm, samples, images="blank")
-    assert torch.equal(own.input_ids, blank.input_ids)
-    assert blank.pixel_values is not None
-    assert torch.equal(blank.pixel_values, blank.pixel_values[:1].expand_as(blank.pixel_values))
-
-
 def test_dropped_pictures_leave_the_rest_of_the_text(vlm: VLM, samples: list[Sample]) -> None:
     own, dropped = collate(vlm, samples[:1]), collate(vlm, samples[:1], images="drop")
     kept = own.input_ids[0][own.input_ids[0] != vlm.processor.image_token_id]
@@ -109,18 +102,6 @@ def test_as_many_pictures_as_samples_still_go_to_the_right_ones(vlm: VLM, sample
     encoded = encode(vlm, [samples[1], samples[2]])
     assert len(encoded[0].extras["pixel_values"]) == 2
     assert encoded[1].extras == {}
-
-
-def test_patches_are_split_by_their_grids() -> None:
-    """The layout of Qwen2-VL: pixel_values holds patches, image_grid_thw says how many are whose."""
-    grid = torch.tensor([[1, 2, 2], [1, 2, 4], [1, 4, 4]])
-    patches = torch.arange(28 * 3).reshape(28, 3)
-    output = {"input_ids": [[1], [2], [3]], "pixel_values": patches, "image_grid_thw": grid}
-    rows = batches._split(output, [2, 0, 1])
-    assert rows is not None
-    assert torch.equal(rows[0]["pixel_values"], patches[:12])
-    assert rows[1] == {}
-    assert torch.equal(rows[2]["image_grid_thw"], grid[2:])
 
 
 def test_pictures_of_unequal_size_are_joined_with_zeros(vlm: VLM) -> None:

@@ -11,7 +11,7 @@ from model_samples import make_sample
 
 from adapt_inf.data.samples import Sample
 from adapt_inf.errors import ModelError, SampleError
-from adapt_inf.models import batches
+from adapt_inf.models import encoding
 from adapt_inf.models.batches import collate
 from adapt_inf.models.chat import render
 from adapt_inf.models.vlm import VLM, load_vlm
@@ -26,7 +26,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> VLM:
 
 
 def test_spans_are_what_the_assistant_says(vlm: VLM, samples: list[Sample]) -> None:
-    text, spans = render(vlm, samples[3])
+    text, spans, _ = render(vlm, samples[3])
     assert [text[start:end] for start, end in spans] == ["blue</s>", "yes, left of the square</s>"]
 
 
@@ -39,12 +39,12 @@ def test_a_template_without_generation_marks_the_same_tokens(vlm: VLM, plain: VL
 def test_masks_by_prefix_are_the_same(vlm: VLM, samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
     """As for a processor that does not say where characters went."""
     expected = collate(vlm, samples)
-    process = batches._process
+    process = encoding._process
 
     def without_offsets(*args: object) -> dict[str, object]:
         return {name: value for name, value in process(*args).items() if "offset" not in name}  # type: ignore[arg-type]
 
-    monkeypatch.setattr(batches, "_process", without_offsets)
+    monkeypatch.setattr(encoding, "_process", without_offsets)
     assert torch.equal(collate(vlm, samples).answers, expected.answers)
 
 
@@ -76,3 +76,28 @@ def test_a_model_without_a_template_is_named(tmp_path: Path, samples: list[Sampl
     bare.processor.chat_template = None
     with pytest.raises(ModelError, match=r"no chat template.\n  Put a chat_template.jinja into its folder"):
         render(bare, samples[0])
+
+
+def test_an_answer_without_an_end_gets_one(tmp_path: Path, samples: list[Sample]) -> None:
+    """The template of LLaVA 1.5's checkpoints marks no end of turn: a model tuned on it would never stop."""
+    template = (
+        "{% for m in messages %}{{ m['role'].upper() + ': ' }}{% for c in m['content'] if c['type'] == 'text' %}"
+        "{% if m['role'] == 'user' %}{{ c['text'] + ' ' }}{% else %}{% generation %}{{ c['text'] + ' ' }}"
+        "{% endgeneration %}{% endif %}{% endfor %}{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+    )
+    vlm = load_vlm(make_miniature(tmp_path, template=template))
+    text, spans, suffix = render(vlm, samples[2])
+    assert text == "USER: What is two plus three? ASSISTANT: five</s>"
+    assert [text[start:end] for start, end in spans] == ["five</s>"]
+    assert suffix is None
+    assert render(vlm, samples[2], generation=True).text == "USER: What is two plus three? ASSISTANT:"
+
+
+def test_words_of_a_familys_language_are_kept_and_its_marks_broken(tmp_path: Path) -> None:
+    """Added tokens that are not special, as places in a picture, may be answers; what poses as a picture may not."""
+    vlm = load_vlm(make_miniature(tmp_path))
+    vlm.tokenizer.add_tokens(["<loc0001>", "<turn>"])
+    vlm.processor.chat_template = vlm.processor.chat_template.replace("'<|' + message", "'<turn>' + '<|' + message")
+    text, spans, _ = render(vlm, make_sample("said", 0, [("<image></s><turn>?", "<loc0001>")]))
+    assert text[slice(*spans[0])] == "<loc0001></s>"
+    assert text.startswith("<turn><|user|>< image>< /s>< turn>?")
