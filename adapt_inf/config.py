@@ -37,6 +37,7 @@ class Sketch:
 
 @dataclass(frozen=True, config=_STRICT)
 class Cluster:
+    features: Literal["gradient", "hidden"] = "gradient"
     k: Literal["auto"] | int = "auto"
     points_per_centroid: int = Field(default=256, gt=0)
 
@@ -63,6 +64,7 @@ class Select:
 
 @dataclass(frozen=True, config=_STRICT)
 class Prune:
+    features: Literal["gradient", "hidden"] = "gradient"
     pool_cap: int | None = Field(default=None, gt=0)
     block: int = Field(default=4096, gt=0)
 
@@ -104,6 +106,7 @@ class Params:
     drop: str = "scratch"
     scratch: list[Literal["scratch"]] = Field(default_factory=list, max_length=1)
     seed: int = 0
+    memory_mb: int = Field(default=1024, gt=0)
     ingest: Ingest = field(default_factory=Ingest)
     sketch: Sketch = field(default_factory=Sketch)
     cluster: Cluster = field(default_factory=Cluster)

@@ -7,7 +7,8 @@ nothing below them is kept or propagated through, and no weight gradient of the 
 the cost of a plain forward and backward for a middle layer.
 
 G goes straight into a CountSketch and its squared norm, a few output rows at a time: the block stays in the processor's
-cache, and no batch x D array exists however wide the layer.
+cache, and no batch x D array exists however wide the layer. How many rows, and whether the sketch keeps its table of
+places, follows from the sizes and a memory budget (`Sketcher.describe` says what was chosen).
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ from torch import Tensor, nn
 
 from adapt_inf.errors import ModelError
 from adapt_inf.models.batches import Batch
+from adapt_inf.models.precision import precision
+from adapt_inf.models.structure import decoder_layers
 from adapt_inf.models.vlm import VLM
 from adapt_inf.sketching.projections import CountSketch
 from adapt_inf.sketching.signals import AnswerPass, Signals
+from adapt_inf.sketching.store import Features
 
-BLOCK_BYTES = 2**19  # of gradients: fits a core's second-level cache (the best of 64 KB .. 4 MB, by up to a quarter)
-DEVICE_BLOCK_BYTES = 2**28  # on an accelerator, where few large products are faster
+BLOCK_BYTES = 2**20  # of gradients: fits a core's second-level cache (the best of 64 KB .. 8 MB)
+MEMORY_MB = 1024  # for the sketch's own arrays, where nothing else is said
 
 
 @dataclass(frozen=True)
@@ -44,31 +48,6 @@ class Plan:
     def coordinates(self) -> int:
         """D, the length of the concatenated gradient."""
         return sum(module.weight.numel() for module in self.modules)
-
-    def describe(self) -> dict[str, Any]:
-        return {
-            "layers": list(self.layers),
-            "params": self.params,
-            "plan": {
-                "coordinates": self.coordinates,
-                "maps": [
-                    {"name": name, "shape": list(module.weight.shape)}
-                    for name, module in zip(self.names, self.modules, strict=True)
-                ],
-            },
-        }
-
-
-def decoder_layers(vlm: VLM) -> nn.ModuleList:
-    """The layers of a model's text decoder: the longest ModuleList in it. The vision tower stands outside.
-
-    Raises:
-        ModelError: there is none.
-    """
-    lists = [module for module in vlm.decoder().modules() if isinstance(module, nn.ModuleList) and len(module)]
-    if not lists:
-        raise ModelError(str(vlm.base), "its text decoder has no list of layers")
-    return max(lists, key=len)
 
 
 def choose_layers(layers: Literal["middle", "last"] | list[int], count: int) -> tuple[int, ...]:
@@ -184,6 +163,7 @@ class Sketched:
     sketches: Tensor  # (B, dim) float32 on the CPU, not normalised
     grand: Tensor  # (B,) float64: the L2 norm of the exact gradient
     signals: Signals
+    hidden: Tensor | None  # (B, width) float32: mean hidden state of the answer tokens, where asked for
 
 
 class Sketcher:
@@ -195,6 +175,8 @@ class Sketcher:
         params: `sketch.params`.
         dim: length of a sketch.
         seed: of the CountSketch.
+        hidden: whether to give the mean hidden state of the answer tokens after the highest chosen layer, too.
+        memory_mb: for blocks of gradients and the CountSketch's places together.
 
     Raises:
         ModelError: the model has no such layers or maps.
@@ -207,27 +189,75 @@ class Sketcher:
         params: Literal["auto", "lora", "full"] = "auto",
         dim: int = 2048,
         seed: int = 0,
+        *,
+        hidden: bool = False,
+        memory_mb: int = MEMORY_MB,
     ) -> None:
         self.plan = make_plan(vlm, layers, params)
+        self._vlm = vlm
+        self.dim = dim
         self._answers = AnswerPass(vlm)
         self._capture = Capture(self.plan.modules)
+        stack = decoder_layers(vlm)
+        self._whole_layers = self.plan.layers[-1] == len(stack) - 1  # then hooks read the last layer
+        self._hidden_of = stack[self.plan.layers[-1]] if hidden else None
         device = self.plan.modules[0].weight.device
-        self._block_bytes = BLOCK_BYTES if device.type == "cpu" else DEVICE_BLOCK_BYTES
-        self.dim = dim
-        self._sketch = CountSketch(self.plan.coordinates, dim, seed, device)
+        self._sketch = CountSketch(self.plan.coordinates, dim, seed, device, table_bytes=memory_mb * 2**20 // 2)
+        room = memory_mb * 2**20 // 4  # for a block; as much again for what is made of it
+        self._block_bytes = min(BLOCK_BYTES, room) if device.type == "cpu" else room
+
+    @property
+    def dims(self) -> dict[Features, int]:
+        """Length of the vectors by kind of features."""
+        dims: dict[Features, int] = {"gradient": self.dim}
+        if self._hidden_of is not None:
+            dims["hidden"] = self._vlm.network.get_input_embeddings().weight.shape[1]
+        return dims
+
+    def describe(self) -> dict[str, Any]:
+        """What is sketched and how, for sketch.json."""
+        return {
+            "layers": list(self.plan.layers),
+            "params": self.plan.params,
+            "plan": {
+                "coordinates": self.plan.coordinates,
+                "block_bytes": self._block_bytes,
+                "precision": precision(self._vlm.device),
+                "places": "kept" if self._sketch.keeps_places else "hashed again for every batch",
+                "maps": [
+                    {"name": name, "shape": list(module.weight.shape)}
+                    for name, module in zip(self.plan.names, self.plan.modules, strict=True)
+                ],
+            },
+        }
 
     def __call__(self, batch: Batch) -> Sketched:
         """Sketches, gradient norms and signals of a batch. A sample without answer tokens has a sketch of zeros."""
-        with self._capture.recording():
-            signals = self._answers(batch, backward=True)
-        size = len(signals.nll)
-        accumulator = self._sketch.accumulator(size)
-        squares = torch.zeros(size, dtype=torch.float64, device=accumulator.device)
-        for start, block in self.gradient_blocks(size):
+        signals, hidden = self.differentiate(batch)
+        accumulator = self._sketch.accumulator(len(batch))
+        squares = torch.zeros(len(batch), dtype=torch.float64, device=accumulator.device)
+        for start, block in self.gradient_blocks(len(batch)):
             self._sketch.add(accumulator, start, block)
             squares += torch.linalg.vector_norm(block, dim=1).double().square()
         self._capture.clear()
-        return Sketched(sketches=self._sketch.finish(accumulator).cpu(), grand=squares.sqrt().cpu(), signals=signals)
+        sketches = self._sketch.finish(accumulator).cpu()
+        return Sketched(sketches=sketches, grand=squares.sqrt().cpu(), signals=signals, hidden=hidden)
+
+    def differentiate(self, batch: Batch) -> tuple[Signals, Tensor | None]:
+        """The forward and backward of a batch: `gradient_blocks` gives its gradients until the next one."""
+        states: list[Tensor] = []
+
+        def keep(_: nn.Module, __: Any, output: Any) -> None:
+            states.append((output[0] if isinstance(output, tuple) else output).detach())
+
+        handle = self._hidden_of.register_forward_hook(keep) if self._hidden_of is not None else None
+        try:
+            with self._capture.recording():
+                signals = self._answers(batch, backward=True, whole_layers=self._whole_layers)
+        finally:
+            if handle is not None:
+                handle.remove()
+        return signals, _mean_over(batch.answers, states[0]).cpu() if states else None
 
     def gradient_blocks(self, batch: int) -> Iterator[tuple[int, Tensor]]:
         """The captured gradients, concatenated over the maps, as (first coordinate, (batch, m) float32 block)."""
@@ -242,3 +272,9 @@ class Sketcher:
                     block += torch.bmm(d[:, row : row + rows], a)
                 yield first + row * width, block.reshape(batch, -1)
             first += height * width
+
+
+def _mean_over(answers: Tensor, states: Tensor) -> Tensor:
+    """(B, width) float32 mean of (B, T, width) states at the answer tokens; zeros for a sample without any."""
+    weights = answers.float() / answers.sum(1, keepdim=True).clamp_min(1)
+    return torch.einsum("bt,btw->bw", weights, states.float())

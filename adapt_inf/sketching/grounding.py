@@ -1,15 +1,19 @@
 """How well an answer is told without its image: the one signal of `image_grounding` that needs a second forward.
 
-`blank`: the image's features are those of an image of zeros (after normalisation: the mean colour). Where they depend
-on nothing but the image's size they are computed once and reused, so the vision tower does not run again: the pass
-costs the text decoder's forward alone. `drop`: the image's tokens are left out, which costs less still, and moves every
-later position. Text-only samples get nan and are never run.
+`blank`: the image's features are those of an image of zeros (after normalisation: the mean colour). Blank images of one
+size are all the same, so samples whose chat is the same up to the end of their images also share every key and value of
+the decoder up to there: that prefix runs once for all of them, and each sample costs only the tokens after its image.
+Where a model's attention does not allow that (checked once against the whole forward, on the model itself), or an
+image follows the first answer, the whole text runs with image features that are computed once and reused.
+`drop`: the image's tokens are left out, which moves every later position. Text-only samples get nan and are never run.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -19,24 +23,174 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from adapt_inf.data.samples import Sample
-from adapt_inf.models.batches import collate, length_buckets, token_lengths
+from adapt_inf.models.batches import ENCODE_CHUNK, Batch, Encoded, encode_readable, pad
+from adapt_inf.models.precision import autocast
+from adapt_inf.models.structure import image_token
 from adapt_inf.models.vlm import VLM
 from adapt_inf.sketching.signals import AnswerPass
 
 Without = Literal["blank", "drop"]
 
+FEWEST_SHARING = 4  # samples with one prefix; for fewer, a forward of its own costs more than it saves
+TRIED_ON = 4  # samples on which the shared prefix is compared with the whole forward
+TOLERANCE = 1e-3  # nats, between the two: float32 agrees to 1e-6, another attention pattern is off by far more
+ROUGH_TOLERANCE = 5e-2  # the same in bf16
+REFUSALS = (RuntimeError, ValueError, TypeError, IndexError, AttributeError, NotImplementedError)
+
+
+class WithoutImage:
+    """Runs a model over samples without their images.
+
+    Args:
+        vlm: the model.
+        answers: the pass over that model.
+        without: `blank` or `drop`, see above.
+        batch_size: samples in a batch.
+    """
+
+    def __init__(self, vlm: VLM, answers: AnswerPass, without: Without, batch_size: int) -> None:
+        self._vlm = vlm
+        self._answers = answers
+        self._without = without
+        self._batch_size = batch_size
+        self._image_token = image_token(vlm)
+        self.shares_prefix: bool | None = None  # not known until it was tried
+
+    def __call__(self, samples: Sequence[Sample]) -> NDArray[np.float64]:
+        """Mean negative log-likelihood of each sample's answer without its images.
+
+        Returns:
+            (n,) nats, in the order of `samples`; nan for text-only ones and for those that the model cannot read.
+        """
+        rows: list[int] = []
+        encoded: list[Encoded] = []
+        pictured = [row for row, sample in enumerate(samples) if sample.images]
+        for start in range(0, len(pictured), ENCODE_CHUNK):
+            chunk = pictured[start : start + ENCODE_CHUNK]
+            for row, item in zip(chunk, self.encode([samples[row] for row in chunk]), strict=True):
+                if item is not None:
+                    rows.append(row)
+                    encoded.append(item)
+        values = np.full(len(samples), np.nan)
+        values[rows] = self.nll(encoded)
+        return values
+
+    def encode(self, samples: Sequence[Sample]) -> list[Encoded | None]:
+        """Samples with images as tensors without what the images show; None for one that the model cannot read."""
+        found = encode_readable(self._vlm, samples, images="own" if self._without == "blank" else "drop")
+        return [_blank(item) if isinstance(item, Encoded) else None for item in found]
+
+    def nll(self, encoded: Sequence[Encoded]) -> NDArray[np.float64]:
+        """(n,) nats for samples from `encode`, in their order."""
+        values = np.full(len(encoded), np.nan)
+        groups: dict[Any, list[int]] = {}
+        alone: list[int] = []
+        for row, item in enumerate(encoded):
+            end = self._end_of_prefix(item)
+            if end and self.shares_prefix is not False:
+                groups.setdefault(_key(item, end), []).append(row)
+            else:
+                alone.append(row)
+        for group in groups.values():
+            rows = np.array(group)
+            if len(rows) < FEWEST_SHARING or not self._may_share(encoded, rows):
+                alone += group
+            else:
+                self._shared(encoded, rows, values)
+        self._whole(encoded, np.array(sorted(alone), dtype=np.int64), values)
+        return values
+
+    def _whole(self, encoded: Sequence[Encoded], rows: NDArray[np.int64], values: NDArray[np.float64]) -> None:
+        with reused_image_features(self._vlm):
+            for batch in _by_length(encoded, rows, self._batch_size):
+                values[batch] = self._answers(pad(self._vlm, [encoded[int(row)] for row in batch])).nll.numpy()
+
+    def _end_of_prefix(self, item: Encoded) -> int:
+        """How many tokens come before the first that differs once images are blank; 0 where none may be shared.
+
+        The token that foretells the first answer token must not be among them.
+        """
+        images = (item.ids == self._image_token).nonzero() if self._image_token is not None else item.ids[:0]
+        answers = item.answers.nonzero()
+        if len(images) == 0 or len(answers) == 0:
+            return 0
+        end = int(images[-1]) + 1
+        return end if end < int(answers[0]) else 0
+
+    def _may_share(self, encoded: Sequence[Encoded], rows: NDArray[np.int64]) -> bool:
+        """Try it once: some families let a prompt's tokens see what follows them, or number them by what is there."""
+        if self.shares_prefix is None:
+            some = rows[:TRIED_ON]
+            ours, whole = np.full((2, len(encoded)), np.nan)
+            self._whole(encoded, some, whole)
+            try:
+                self._shared(encoded, some, ours)
+            except REFUSALS:  # a family whose cache does not work like this says so in many ways
+                self.shares_prefix = False
+            else:
+                rough = next(self._vlm.model.parameters()).dtype != torch.float32 or self._vlm.device.type != "cpu"
+                allowed = ROUGH_TOLERANCE if rough else TOLERANCE
+                self.shares_prefix = bool(np.abs(ours - whole)[some].max() <= allowed)
+        return self.shares_prefix
+
+    def _shared(self, encoded: Sequence[Encoded], rows: NDArray[np.int64], values: NDArray[np.float64]) -> None:
+        """All `rows` have the same prefix: its keys and values once, then only what follows, batch by batch."""
+        first = encoded[int(rows[0])]
+        end = self._end_of_prefix(first)
+        prefix = pad(self._vlm, [_cut(first, 0, end)])
+        inner = self._vlm.network.base_model
+        with torch.no_grad(), autocast(self._vlm.device):
+            cache = inner(**prefix.inputs, use_cache=True).past_key_values
+        for batch in _by_length(encoded, rows, self._batch_size):
+            rest = pad(self._vlm, [replace(_cut(encoded[int(row)], end, None), extras={}) for row in batch])
+            own = copy.deepcopy(cache)
+            own.batch_repeat_interleave(len(batch))
+            seen = rest.attention_mask.new_ones(len(batch), end)
+            inputs = rest.inputs | {
+                "attention_mask": torch.cat([seen, rest.attention_mask], dim=1),
+                "past_key_values": own,
+            }
+            values[batch] = self._answers(Batch(inputs, rest.answers, rest.has_image)).nll.numpy()
+
+
+def _blank(item: Encoded) -> Encoded:
+    """The sample with pixels of zero, the one floating array that a processor makes of pictures; one number is kept."""
+    extras = {
+        name: value.new_zeros(()).expand(value.shape) if value.is_floating_point() else value
+        for name, value in item.extras.items()
+    }
+    return replace(item, extras=extras)
+
+
+def _key(item: Encoded, end: int) -> tuple[Any, ...]:
+    """What two blank samples must have in common to share the first `end` tokens."""
+    parts = [item.ids[:end], *(item.sequences[name][:end] for name in sorted(item.sequences))]
+    known = [value for name, value in sorted(item.extras.items()) if not value.is_floating_point()]
+    shapes = tuple((name, tuple(value.shape)) for name, value in sorted(item.extras.items()))
+    return (end, shapes, b"".join(value.numpy().tobytes() for value in (*parts, *known)))
+
+
+def _cut(item: Encoded, start: int, stop: int | None) -> Encoded:
+    sequences = {name: value[start:stop] for name, value in item.sequences.items()}
+    return replace(item, ids=item.ids[start:stop], answers=item.answers[start:stop], sequences=sequences)
+
+
+def _by_length(encoded: Sequence[Encoded], rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+    order = rows[np.argsort([len(encoded[int(row)].ids) for row in rows], kind="stable")]
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
 
 @contextmanager
-def blank_image_features(vlm: VLM) -> Iterator[None]:
-    """Inside, every image has the features of an image of zeros of the same size.
+def reused_image_features(vlm: VLM) -> Iterator[None]:
+    """Inside, the features of an image are those of the first image of the same size: for images that are all alike.
 
-    The model's own `get_image_features` runs once per size of image, on one image. A family whose features depend
-    on more than the pixels (sizes before tiling, grids of patches) has its tower run on zeros for every batch: the same
-    result, at the price of its forward.
+    A family whose features depend on more than the pixels (sizes before tiling, grids of patches) has its tower run for
+    every batch: the same result, at the price of its forward.
     """
     network = vlm.network.base_model
     if not hasattr(network, "get_image_features"):
-        yield  # the pixels of a blank batch are zeros already
+        yield
         return
     network.get_image_features = _reusing(network.get_image_features)
     try:
@@ -50,39 +204,11 @@ def _reusing(compute: Callable[..., Any]) -> Callable[..., Any]:
 
     def get_image_features(pixel_values: Tensor, *args: Any, **kwargs: Any) -> Any:
         if pixel_values.ndim != 4 or any(isinstance(value, Tensor) for value in (*args, *kwargs.values())):
-            return compute(torch.zeros_like(pixel_values), *args, **kwargs)
+            return compute(pixel_values, *args, **kwargs)
         key = (*pixel_values.shape[1:], pixel_values.dtype)
         if key not in known:
-            output = compute(torch.zeros_like(pixel_values[:1]), *args, **kwargs)
+            output = compute(pixel_values[:1], *args, **kwargs)
             known[key] = torch.as_tensor(output.pooler_output[0])
         return BaseModelOutputWithPooling(pooler_output=[known[key]] * len(pixel_values))
 
     return get_image_features
-
-
-def nll_without_image(
-    vlm: VLM, answers: AnswerPass, samples: Sequence[Sample], without: Without, batch_size: int
-) -> NDArray[np.float64]:
-    """Mean negative log-likelihood of each sample's answer without its images, in nats.
-
-    Args:
-        vlm: the model.
-        answers: the pass over that model.
-        samples: n samples.
-        without: `blank` or `drop`, see above.
-        batch_size: samples in a batch.
-
-    Returns:
-        (n,) in the order of `samples`, nan for text-only ones.
-    """
-    values = np.full(len(samples), np.nan)
-    with_image = np.flatnonzero([len(sample.images) > 0 for sample in samples])
-    if not len(with_image):
-        return values
-    lengths = token_lengths(vlm, [samples[int(i)] for i in with_image])
-    with blank_image_features(vlm) if without == "blank" else nullcontext():
-        for bucket in length_buckets(lengths, batch_size):
-            rows = with_image[bucket]
-            batch = collate(vlm, [samples[int(i)] for i in rows], images=without)
-            values[rows] = answers(batch).nll.numpy()
-    return values

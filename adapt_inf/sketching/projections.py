@@ -9,7 +9,7 @@ The sign is folded into the place: the accumulator has 2 x dim places, the secon
 `finish` subtracts the halves. So a block of gradients is added by one scatter, with no signed copy of it.
 
 The hash has no state: places are recomputed for any range of coordinates, so a layer of any size can be sketched in
-blocks. They are kept (8 bytes each) where that is no more than `TABLE_COORDINATES`.
+blocks. They are kept (8 bytes each) where there is room for that.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-TABLE_COORDINATES = 16_000_000  # 128 MB of places kept; above that each block hashes its own again
+TABLE_BYTES = 2**29  # of places kept, where nothing else is said; above that each block hashes its own again
 
 # SplitMix64 (Steele, Lea & Flood 2014), as signed 64-bit integers, whose products wrap in torch.
 _GAMMA = 0x9E3779B97F4A7C15 - 2**64
@@ -44,14 +44,26 @@ class CountSketch:
         dim: length of a sketch.
         seed: another seed gives an independent sketch; sketches of different seeds cannot be compared.
         device: where the vectors are.
+        table_bytes: the most that places may be kept in; the sketch is the same whether they are.
     """
 
-    def __init__(self, coordinates: int, dim: int, seed: int, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        coordinates: int,
+        dim: int,
+        seed: int,
+        device: torch.device | str = "cpu",
+        table_bytes: int = TABLE_BYTES,
+    ) -> None:
         self.coordinates = coordinates
         self.dim = dim
         self._key = _mix(torch.tensor(seed, dtype=torch.int64, device=device) + _GAMMA)
         self._device = torch.device(device)
-        self._table = self._hash(0, coordinates) if coordinates <= TABLE_COORDINATES else None
+        self._table = self._hash(0, coordinates) if 8 * coordinates <= table_bytes else None
+
+    @property
+    def keeps_places(self) -> bool:
+        return self._table is not None
 
     def _hash(self, start: int, stop: int) -> Tensor:
         index = torch.arange(start, stop, dtype=torch.int64, device=self._device)

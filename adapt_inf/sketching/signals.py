@@ -1,7 +1,7 @@
 """Signals of a sample that one forward yields: nll, EL2N and entropy of its answer; and the backward of nll.
 
-The inner model runs once without its output layer. Hidden states at answer positions alone then go through the output
-layer, a few thousand rows at a time, so logits over the vocabulary never exist for prompts, images or padding.
+Hidden states at answer positions go through the output layer a few thousand rows at a time, so logits over the
+vocabulary never exist for prompts, images or padding, nor for a whole batch at once where the vocabulary is large.
 All are means over a sample's answer tokens.
 """
 
@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adapt_inf.errors import ModelError
 from adapt_inf.models.batches import Batch
+from adapt_inf.models.likelihood import answer_states
+from adapt_inf.models.precision import autocast
 from adapt_inf.models.vlm import VLM
 
 LOGIT_BYTES = 64 * 2**20  # of float32 logits at a time; the softmax and its gradient need a few times this
@@ -30,58 +31,41 @@ class Signals:
 
 
 class AnswerPass:
-    """Runs a model over batches for the signals of their answers.
+    """Runs a model over batches for the signals of their answers; bf16 matrix products where the device has them.
 
     Args:
         vlm: the model. Its parameters are frozen.
-
-    Raises:
-        ModelError: its logits are not those of its output layer on its last hidden states.
     """
 
     def __init__(self, vlm: VLM) -> None:
         vlm.model.requires_grad_(False)
-        outer = vlm.network
-        self.inner = outer.base_model
-        self.head = outer.get_output_embeddings()
-        self._check_head(vlm)
+        self._vlm = vlm
+        vocabulary = vlm.network.get_output_embeddings().weight.shape[0]
+        self._chunk = max(1, LOGIT_BYTES // (4 * vocabulary))
 
-    def _check_head(self, vlm: VLM) -> None:
-        """Some models scale or cap their logits after the output layer: those would give other signals here."""
-        # Special tokens, the image's among them, stand at an end of a vocabulary: ordinary ones are in its middle.
-        ids = torch.arange(4, device=self.head.weight.device)[None] + self.head.weight.shape[0] // 2
-        with torch.no_grad():
-            whole = vlm.network(input_ids=ids, use_cache=False).logits
-            ours = self.head(self.inner(input_ids=ids, use_cache=False).last_hidden_state)
-        if not torch.allclose(whole, ours, rtol=1e-3, atol=1e-3):
-            raise ModelError(str(vlm.base), "it changes logits after its output layer")
-
-    def __call__(self, batch: Batch, backward: bool = False) -> Signals:
+    def __call__(self, batch: Batch, backward: bool = False, whole_layers: bool = False) -> Signals:
         """Signals of a batch.
 
         With `backward`, the sum over the batch of per-sample mean nll is propagated back: samples do not mix, so what
-        hooks see at a sample's positions is the gradient of that sample's own loss.
+        hooks see at a sample's positions is the gradient of that sample's own loss. `whole_layers`: see
+        `models.likelihood.answer_states`.
         """
-        with torch.set_grad_enabled(backward):
-            hidden = self.inner(**batch.inputs, use_cache=False).last_hidden_state
-            samples, positions = batch.answers[:, 1:].nonzero(as_tuple=True)  # the token at p + 1 is told at p
-            targets = batch.inputs["input_ids"][samples, positions + 1]
-            rows = hidden[samples, positions]
-            count = torch.bincount(samples, minlength=len(hidden))
-            weights = 1.0 / count[samples]
-            leaf = rows.detach().requires_grad_(backward)
-            sums = torch.zeros(3, len(hidden), dtype=torch.float64, device=hidden.device)
-            chunk = max(1, LOGIT_BYTES // (4 * self.head.weight.shape[0]))
-            for start in range(0, len(rows), chunk):
-                part = slice(start, start + chunk)
-                log_p = torch.log_softmax(self.head(leaf[part]).float(), dim=-1)
-                nll = -log_p.gather(1, targets[part, None])[:, 0]
+        with torch.set_grad_enabled(backward), autocast(self._vlm.device):
+            states = answer_states(self._vlm, batch, whole_layers)
+            count = torch.bincount(states.rows, minlength=len(batch))
+            weights = 1.0 / count[states.rows]
+            leaf = states.hidden.detach().requires_grad_(backward)
+            sums = torch.zeros(3, len(batch), dtype=torch.float64, device=leaf.device)
+            for start in range(0, len(states), self._chunk):
+                part = slice(start, start + self._chunk)
+                log_p = torch.log_softmax(states.logits(leaf[part]).float(), dim=-1)
+                nll = -log_p.gather(1, states.labels[part, None])[:, 0]
                 if backward:
                     (nll * weights[part]).sum().backward()
-                values = torch.stack([nll.detach(), *_el2n_entropy(log_p.detach(), targets[part])])
-                sums.index_add_(1, samples[part], values.double())
-            if backward and len(rows):
-                rows.backward(leaf.grad)
+                values = torch.stack([nll.detach(), *_el2n_entropy(log_p.detach(), states.labels[part])])
+                sums.index_add_(1, states.rows[part], values.double())
+        if backward and len(states):
+            states.hidden.backward(leaf.grad)
         nll, el2n, entropy = (sums / count).cpu()  # 0 / 0 is nan: no answer, no signal
         return Signals(nll=nll, el2n=el2n, entropy=entropy, answer_tokens=count.cpu())
 

@@ -1,4 +1,4 @@
-"""Sketches on disk: fp16 `.npy` files of a few MB each, in candidate order, read back by rows.
+"""Sketches and hidden states on disk: fp16 `.npy` files of a few MB each, in candidate order, read back by rows.
 
 A part is one file that appears whole, so a killed pass goes on at the first that is missing. Reading maps the files
 into memory: a block of rows costs its own size, whatever the number of samples.
@@ -7,7 +7,7 @@ into memory: a block of rows costs its own size, whatever the number of samples.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,43 +23,56 @@ def spans(rows: int, size: int) -> list[tuple[int, int]]:
     return [(start, min(start + size, rows)) for start in range(0, rows, size)]
 
 
-def part_path(folder: Path, part: int) -> Path:
-    return folder / "sketches" / f"part-{part:05d}.npy"
+Features = Literal["gradient", "hidden"]
+_FOLDERS = {"gradient": "sketches", "hidden": "hidden"}
 
 
-def write_part(folder: Path, part: int, sketches: FloatArray) -> None:
-    """Write the (rows, dim) sketches of one part, each divided by its L2 norm, as fp16. A row of zeros stays zero."""
-    norms = np.linalg.norm(sketches, axis=1, keepdims=True)
-    unit = np.divide(sketches, norms, out=np.zeros_like(sketches), where=norms > 0)
-    write_array(part_path(folder, part), unit.astype(np.float16))
+def part_path(folder: Path, part: int, features: Features = "gradient") -> Path:
+    return folder / _FOLDERS[features] / f"part-{part:05d}.npy"
 
 
-def write_index(folder: Path, dim: int, parts_rows: list[int], about: dict[str, Any]) -> None:
-    """Write sketch.json, which names the parts; `about` (layers, params, plan) goes in as it is."""
-    parts = [
-        {"file": part_path(folder, part).relative_to(folder).as_posix(), "rows": count}
-        for part, count in enumerate(parts_rows)
-    ]
-    rows = sum(parts_rows)
-    write_json(folder / "sketch.json", {"dim": dim, "rows": rows, "parts": parts, **about})
+def write_part(folder: Path, part: int, rows: FloatArray, features: Features = "gradient") -> None:
+    """Write the (rows, dim) vectors of one part, each divided by its L2 norm, as fp16. A row of zeros stays zero."""
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    unit = np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
+    write_array(part_path(folder, part, features), unit.astype(np.float16))
+
+
+def write_index(folder: Path, dims: dict[Features, int], parts_rows: list[int], about: dict[str, Any]) -> None:
+    """Write sketch.json: rows, and per kind of features its dim and its parts; `about` (layers, plan) as it is."""
+    features = {
+        kind: {
+            "dim": dim,
+            "parts": [
+                {"file": part_path(folder, part, kind).relative_to(folder).as_posix(), "rows": count}
+                for part, count in enumerate(parts_rows)
+            ],
+        }
+        for kind, dim in dims.items()
+    }
+    write_json(folder / "sketch.json", {"rows": sum(parts_rows), "features": features, **about})
 
 
 class SketchStore:
-    """The sketches of a round, in candidate order.
+    """The sketches of a round, or the hidden states that the same pass left, in candidate order.
 
     Args:
         folder: rounds/<round>/sketch.
+        features: which of the two.
 
     Raises:
-        StageInputError: a part does not have the shape that sketch.json states.
+        StageInputError: the pass left no such features, or a part has not the shape that sketch.json states.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, features: Features = "gradient") -> None:
         index = read_json(folder / "sketch.json")
-        self.dim: int = index["dim"]
+        if features not in index["features"]:
+            raise StageInputError(folder / "sketch.json", f"has no {features} features")
+        kind = index["features"][features]
+        self.dim: int = kind["dim"]
         self.rows: int = index["rows"]
-        self._parts = [read_array(folder / part["file"], mmap=True) for part in index["parts"]]
-        for part, array in zip(index["parts"], self._parts, strict=True):
+        self._parts = [read_array(folder / part["file"], mmap=True) for part in kind["parts"]]
+        for part, array in zip(kind["parts"], self._parts, strict=True):
             if array.shape != (part["rows"], self.dim):
                 raise StageInputError(folder / part["file"], f"has shape {array.shape}, not that of sketch.json")
         self._starts = np.concatenate([[0], np.cumsum([len(array) for array in self._parts], dtype=np.int64)])

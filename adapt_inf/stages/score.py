@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from adapt_inf.data.manifest import candidates
 from adapt_inf.data.shards import SampleStore
 from adapt_inf.errors import StageInputError
-from adapt_inf.files import file_digest, read_array, read_json, write_array, write_parquet
+from adapt_inf.files import file_digest, read_array, write_array, write_parquet
 from adapt_inf.models.vlm import load_vlm
 from adapt_inf.parallel import SharedProgress, run_workers, worker_count
 from adapt_inf.selection.scores.base import Score
 from adapt_inf.selection.scores.registry import available, resolve
-from adapt_inf.sketching.grounding import nll_without_image
+from adapt_inf.sketching.grounding import WithoutImage
 from adapt_inf.sketching.signals import AnswerPass
+from adapt_inf.sketching.store import spans
 from adapt_inf.stages.context import StageContext
 from adapt_inf.stages.sketch import SIGNALS, what_is_seen
 
@@ -78,23 +79,21 @@ def compute(score: Score, signals: dict[str, NDArray[np.float64]], seed: int) ->
 
 def _without_image(ctx: StageContext, frame: pd.DataFrame, out: Path) -> tuple[NDArray[np.float64], int]:
     """(n,) nll without images, nan for text-only samples; and how many an earlier, killed run had finished."""
-    rows = [part["rows"] for part in read_json(ctx.input("sketch") / "sketch.json")["parts"]]
-    ends = np.cumsum([0, *rows]).tolist()
-    files = [out / WITHOUT_IMAGE / f"part-{part:05d}.npy" for part in range(len(rows))]
-    done = sum(count for count, file in zip(rows, files, strict=True) if file.exists())
-    if done < len(frame):
+    parts = spans(len(frame), ctx.params.sketch.shard_samples)
+    files = [out / WITHOUT_IMAGE / f"part-{part:05d}.npy" for part in range(len(parts))]
+    missing = [part for part, file in enumerate(files) if not file.exists()]
+    done = len(frame) - sum(parts[part][1] - parts[part][0] for part in missing)
+    if missing:
         vlm = load_vlm(ctx.parent_input("model"), device="auto")
-        answers = AnswerPass(vlm)
+        knobs = ctx.params.score
+        without_image = WithoutImage(vlm, AnswerPass(vlm), knobs.without_image, knobs.batch_size)
         store = SampleStore(frame)
-        missing = [part for part, file in enumerate(files) if not file.exists()]
         workers = worker_count(vlm.device, len(missing))
 
         def work(rank: int) -> None:
             for part in missing[rank::workers]:
-                samples = store.samples(ends[part], ends[part + 1])
-                knobs = ctx.params.score
-                values = nll_without_image(vlm, answers, samples, knobs.without_image, knobs.batch_size)
-                write_array(files[part], values)
+                samples = store.samples(*parts[part])
+                write_array(files[part], without_image(samples))
                 shown.update(len(samples))
 
         with SharedProgress("score", len(frame), done) as shown:

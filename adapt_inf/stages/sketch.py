@@ -2,15 +2,16 @@
 
 A part of `sketch.shard_samples` candidates is the unit of work: inside it samples are batched by length, results are
 written back in candidate order, and its files appear whole. A killed pass goes on at the first part that is missing,
-and what it then writes is what it would have written, since batches never span parts.
+and what it then writes is what it would have written, since batches never span parts. A candidate that the model cannot
+read (longer than it takes, or refused by its template or processor) is set down with the reason and never ends a pass.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +23,53 @@ from adapt_inf.data.manifest import candidates
 from adapt_inf.data.samples import Sample
 from adapt_inf.data.shards import SampleStore
 from adapt_inf.files import folder_digest, write_parquet
-from adapt_inf.models.batches import collate, length_buckets, token_lengths
+from adapt_inf.models.batches import Encoded, encode_readable, length_buckets, pad, token_lengths
 from adapt_inf.models.vlm import VLM, load_vlm
 from adapt_inf.parallel import SharedProgress, run_workers, worker_count
 from adapt_inf.sketching.gradients import Sketcher
-from adapt_inf.sketching.store import part_path, spans, write_index, write_part
+from adapt_inf.sketching.store import Features, part_path, spans, write_index, write_part
 from adapt_inf.stages.context import StageContext
 
 SIGNALS = ("nll", "el2n", "entropy", "grand")
+SIGNALS_FILE, FAULTS_FILE = "signals.parquet", "faults.parquet"
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What a pass over n samples yields, in their order.
+
+    Attributes:
+        features: (n, dim) float32 rows by kind, not normalised; zeros for a sample that cannot be read.
+        signals: sample_id, the signals (float64), answer_tokens (int32), has_image.
+        faults: sample_id and fault of the samples that the model cannot read.
+    """
+
+    features: dict[Features, NDArray[np.float32]]
+    signals: pd.DataFrame
+    faults: pd.DataFrame
 
 
 def run(ctx: StageContext) -> dict[str, Any]:
-    """Write rounds/<round>/sketch: sketches/part-*.npy, signals.parquet, sketch.json, all in candidate order."""
+    """Write rounds/<round>/sketch, in candidate order.
+
+    sketches/part-*.npy, hidden/part-*.npy where `cluster.features` or `prune.features` asks for it, signals.parquet,
+    faults.parquet, and sketch.json, which says what was sketched and how.
+    """
     frame = candidates(ctx)
     knobs = ctx.params.sketch
-    with ctx.output("sketch", [asdict(knobs), ctx.params.seed, *what_is_seen(ctx, frame)]) as out:
+    hidden = "hidden" in (ctx.params.cluster.features, ctx.params.prune.features)
+    depends_on = [asdict(knobs), ctx.params.seed, ctx.params.memory_mb, hidden, *what_is_seen(ctx, frame)]
+    with ctx.output("sketch", depends_on) as out:
         vlm = load_vlm(ctx.parent_input("model"), device="auto")
-        sketcher = Sketcher(vlm, knobs.layers, knobs.params, knobs.dim, ctx.params.seed)
+        sketcher = Sketcher(
+            vlm,
+            knobs.layers,
+            knobs.params,
+            knobs.dim,
+            ctx.params.seed,
+            hidden=hidden,
+            memory_mb=ctx.params.memory_mb,
+        )
         store = SampleStore(frame)
         parts = spans(len(frame), knobs.shard_samples)
         missing = [part for part in range(len(parts)) if not part_path(out, part).exists()]
@@ -48,21 +79,24 @@ def run(ctx: StageContext) -> dict[str, Any]:
         def work(rank: int) -> None:
             for part in missing[rank::workers]:
                 samples = store.samples(*parts[part])
-                sketches, signals = sketch_samples(vlm, sketcher, samples, knobs.batch_size, shown.update)
-                write_parquet(_signals_part(out, part), signals)
-                write_part(out, part, sketches)  # last: a part is whole when its sketches are there
+                result = sketch_samples(vlm, sketcher, samples, knobs.batch_size, shown.update)
+                _write(out, part, result)
 
         with SharedProgress("sketch", len(frame), done) as shown:
             run_workers(workers, work)
-        _join_signals(out, len(parts))
-        about = sketcher.plan.describe()
-        write_index(out, knobs.dim, [stop - start for start, stop in parts], about)
+        for name, empty in ((SIGNALS_FILE, _no_signals()), (FAULTS_FILE, _no_faults())):
+            _join(out, name, len(parts), empty)
+        faults = pd.read_parquet(out / FAULTS_FILE)["fault"]
+        about = sketcher.describe()
+        write_index(out, sketcher.dims, [stop - start for start, stop in parts], about)
     return {
         "samples": len(frame),
         "resumed": done,
+        "unreadable": len(faults),
+        "first_faults": faults.head(10).tolist(),
         "layers": about["layers"],
         "params": about["params"],
-        "coordinates": about["plan"]["coordinates"],
+        **{name: about["plan"][name] for name in ("coordinates", "block_bytes", "places", "precision")},
     }
 
 
@@ -73,8 +107,12 @@ def what_is_seen(ctx: StageContext, frame: pd.DataFrame) -> list[Any]:
 
 
 def sketch_samples(
-    vlm: VLM, sketcher: Sketcher, samples: Sequence[Sample], batch_size: int, advance: Any = None
-) -> tuple[NDArray[np.float32], pd.DataFrame]:
+    vlm: VLM,
+    sketcher: Sketcher,
+    samples: Sequence[Sample],
+    batch_size: int,
+    advance: Callable[[int], object] = lambda _: None,
+) -> Pass:
     """Sketch samples in batches of similar length.
 
     Args:
@@ -83,47 +121,63 @@ def sketch_samples(
         samples: n samples.
         batch_size: samples in a batch.
         advance: called with the number of samples after each batch.
-
-    Returns:
-        (n, dim) sketches, not normalised, and a frame of n rows: sample_id, the signals (float64), answer_tokens
-        (int32), has_image. Both in the order of `samples`.
     """
-    sketches = np.empty((len(samples), sketcher.dim), dtype=np.float32)
-    values = {name: np.empty(len(samples)) for name in SIGNALS}
-    tokens = np.empty(len(samples), dtype=np.int32)
-    for rows in length_buckets(token_lengths(vlm, samples), batch_size):
-        result = sketcher(collate(vlm, [samples[int(row)] for row in rows]))
-        sketches[rows] = result.sketches.numpy()
-        values["grand"][rows] = result.grand.numpy()
-        for name in ("nll", "el2n", "entropy"):
-            values[name][rows] = getattr(result.signals, name).numpy()
-        tokens[rows] = result.signals.answer_tokens.numpy()
-        if advance is not None:
-            advance(len(rows))
-    frame = pd.DataFrame(
-        {
-            "sample_id": [sample.sample_id for sample in samples],
-            **values,
-            "answer_tokens": tokens,
-            "has_image": [len(sample.images) > 0 for sample in samples],
+    n = len(samples)
+    features = {kind: np.zeros((n, dim), dtype=np.float32) for kind, dim in sketcher.dims.items()}
+    values = {name: np.full(n, np.nan) for name in SIGNALS}
+    tokens = np.zeros(n, dtype=np.int32)
+    faults: dict[int, str] = {}
+    for bucket in length_buckets(token_lengths(vlm, samples), batch_size):
+        found = encode_readable(vlm, [samples[int(row)] for row in bucket])
+        readable = [item for item in found if isinstance(item, Encoded)]
+        rows = bucket[[isinstance(item, Encoded) for item in found]]
+        faults |= {
+            int(row): item.problem for row, item in zip(bucket, found, strict=True) if not isinstance(item, Encoded)
         }
+        if readable:
+            result = sketcher(pad(vlm, readable))
+            features["gradient"][rows] = result.sketches.numpy()
+            if result.hidden is not None:
+                features["hidden"][rows] = result.hidden.numpy()
+            values["grand"][rows] = result.grand.numpy()
+            for name in ("nll", "el2n", "entropy"):
+                values[name][rows] = getattr(result.signals, name).numpy()
+            tokens[rows] = result.signals.answer_tokens.numpy()
+        advance(len(bucket))
+    ids = [sample.sample_id for sample in samples]
+    pictured = [len(sample.images) > 0 for sample in samples]
+    bad = sorted(faults)
+    return Pass(
+        features,
+        pd.DataFrame({"sample_id": ids, **values, "answer_tokens": tokens, "has_image": pictured}),
+        pd.DataFrame({"sample_id": [ids[row] for row in bad], "fault": [faults[row] for row in bad]}, dtype="str"),
     )
-    return sketches, frame
 
 
-def _signals_part(out: Path, part: int) -> Path:
-    return out / "signals" / f"part-{part:05d}.parquet"
+def _write(out: Path, part: int, result: Pass) -> None:
+    write_parquet(_table_part(out, SIGNALS_FILE, part), result.signals)
+    write_parquet(_table_part(out, FAULTS_FILE, part), result.faults)
+    for kind in sorted(result.features, reverse=True):  # the sketches last: a part is whole when they are there
+        write_part(out, part, result.features[kind], kind)
 
 
-def _join_signals(out: Path, parts: int) -> None:
-    """One signals.parquet of all parts. Where a killed run had it already, its parts may be gone."""
-    whole = out / "signals.parquet"
-    if not whole.exists():
-        frames = [pd.read_parquet(_signals_part(out, part)) for part in range(parts)]
-        write_parquet(whole, pd.concat(frames, ignore_index=True) if frames else _no_signals())
-    shutil.rmtree(out / "signals", ignore_errors=True)
+def _table_part(out: Path, name: str, part: int) -> Path:
+    return out / name.removesuffix(".parquet") / f"part-{part:05d}.parquet"
+
+
+def _join(out: Path, name: str, parts: int, empty: pd.DataFrame) -> None:
+    """One table of all parts. Where a killed run had it already, its parts may be gone."""
+    if not (out / name).exists():
+        frames = [pd.read_parquet(_table_part(out, name, part)) for part in range(parts)]
+        filled = [frame for frame in frames if len(frame)]
+        write_parquet(out / name, pd.concat(filled, ignore_index=True) if filled else empty)
+    shutil.rmtree(out / name.removesuffix(".parquet"), ignore_errors=True)
 
 
 def _no_signals() -> pd.DataFrame:
     types = {"sample_id": "str", **dict.fromkeys(SIGNALS, "float64"), "answer_tokens": "int32", "has_image": "bool"}
     return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in types.items()})
+
+
+def _no_faults() -> pd.DataFrame:
+    return pd.DataFrame({name: pd.Series(dtype="str") for name in ("sample_id", "fault")})

@@ -10,9 +10,10 @@ import torch
 from adapt_inf.data.samples import Sample
 from adapt_inf.errors import ModelError
 from adapt_inf.models.batches import collate
+from adapt_inf.models.structure import decoder_layers
 from adapt_inf.models.vlm import VLM
-from adapt_inf.sketching import gradients, projections
-from adapt_inf.sketching.gradients import Sketcher, choose_layers, decoder_layers, make_plan
+from adapt_inf.sketching import signals
+from adapt_inf.sketching.gradients import Sketcher, choose_layers, make_plan
 from adapt_inf.sketching.projections import CountSketch
 
 
@@ -81,14 +82,11 @@ def test_other_samples_of_the_batch_change_nothing(vlm: VLM, samples: list[Sampl
     assert (together - backwards).abs().max() < 1e-5 * scale
 
 
-def test_small_blocks_and_places_hashed_anew_give_the_same(
-    vlm: VLM, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_small_memory_gives_the_same(vlm: VLM, samples: list[Sample]) -> None:
     batch = collate(vlm, samples)
-    whole = Sketcher(vlm, dim=512)(batch)
-    monkeypatch.setattr(gradients, "BLOCK_BYTES", 1)  # one output row at a time
-    monkeypatch.setattr(projections, "TABLE_COORDINATES", 0)
-    rows = Sketcher(vlm, dim=512)(batch)
+    sketcher, frugal = Sketcher(vlm, dim=512), Sketcher(vlm, dim=512, memory_mb=0)  # a row at a time, places anew
+    assert sketcher.describe()["plan"]["places"] == "kept" != frugal.describe()["plan"]["places"]
+    whole, rows = sketcher(batch), frugal(batch)
     torch.testing.assert_close(rows.sketches, whole.sketches, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(rows.grand, whole.grand, rtol=1e-5, atol=0)
 
@@ -158,3 +156,37 @@ def test_layers_that_are_not_there(vlm: VLM, layers: list[int]) -> None:
 def test_lora_without_an_adapter(vlm: VLM) -> None:
     with pytest.raises(ModelError, match="no adapter"):
         make_plan(vlm, "middle", "lora")
+
+
+def slow_hidden(vlm: VLM, sample: Sample, layer: int) -> torch.Tensor:
+    """(width,) mean of a layer's output over the answer tokens, from the model's own list of hidden states."""
+    batch = collate(vlm, [sample])
+    with torch.no_grad():
+        states = vlm.model(**batch.inputs, output_hidden_states=True).hidden_states
+    return states[layer + 1][0][batch.answers[0]].mean(0)
+
+
+@pytest.mark.parametrize(("layers", "layer"), [("middle", 2), ([0, 1], 1)])
+def test_hidden_states_of_the_same_pass(vlm: VLM, samples: list[Sample], layers: Any, layer: int) -> None:
+    sketcher = Sketcher(vlm, layers, dim=64, hidden=True)
+    assert sketcher.dims == {"gradient": 64, "hidden": 32}
+    hidden = sketcher(collate(vlm, samples)).hidden
+    torch.testing.assert_close(hidden, torch.stack([slow_hidden(vlm, sample, layer) for sample in samples]))
+    assert Sketcher(vlm, layers, dim=64)(collate(vlm, samples[:2])).hidden is None
+
+
+@pytest.mark.parametrize("which", ["vlm", "adapted"])
+def test_bf16_gives_nearly_the_same_directions(
+    which: str, samples: list[Sample], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a GPU does, done here: bf16 products, float32 sums."""
+    model = request.getfixturevalue(which)
+    batch = collate(model, samples)
+    exact_result = Sketcher(model, dim=512)(batch)
+    monkeypatch.setattr(signals, "autocast", lambda device: torch.autocast(device.type, torch.bfloat16))
+    rough = Sketcher(model, dim=512)(batch)
+    cosines = torch.nn.functional.cosine_similarity(rough.sketches, exact_result.sketches)
+    assert cosines.min() > 0.99
+    assert not torch.equal(rough.sketches, exact_result.sketches)
+    torch.testing.assert_close(rough.grand, exact_result.grand, rtol=0.05, atol=0)
+    torch.testing.assert_close(rough.signals.nll, exact_result.signals.nll, rtol=0.02, atol=0.02)

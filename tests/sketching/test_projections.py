@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from adapt_inf.sketching import projections
 from adapt_inf.sketching.projections import CountSketch
 
 MASK = 2**64 - 1
@@ -37,11 +36,10 @@ def test_is_the_sum_of_signed_coordinates_in_python_integers(dim: int, seed: int
     np.testing.assert_allclose(ours.numpy(), slow, rtol=1e-5, atol=1e-5)
 
 
-def test_blocks_in_any_split_give_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_in_any_split_give_the_whole() -> None:
     vectors = torch.randn(4, 1000, generator=torch.Generator().manual_seed(1))
     whole = CountSketch(1000, 64, 5)(vectors)
-    monkeypatch.setattr(projections, "TABLE_COORDINATES", 0)  # places hashed block by block, as for a wide layer
-    sketch = CountSketch(1000, 64, 5)
+    sketch = CountSketch(1000, 64, 5, table_bytes=0)  # places hashed block by block, as for a wide layer
     accumulator = sketch.accumulator(4)
     for start, stop in [(700, 1000), (0, 1), (1, 700)]:
         sketch.add(accumulator, start, vectors[:, start:stop])

@@ -17,7 +17,7 @@ def filled(tmp_path: Path) -> tuple[Path, np.ndarray]:
     rows[4] = 0
     for part, (start, stop) in enumerate(spans(10, 4)):
         write_part(tmp_path, part, rows[start:stop])
-    write_index(tmp_path, 6, [4, 4, 2], {"layers": [2]})
+    write_index(tmp_path, {"gradient": 6}, [4, 4, 2], {"layers": [2]})
     return tmp_path, rows
 
 
@@ -51,7 +51,7 @@ def test_spans_cover_every_row_once() -> None:
 
 
 def test_no_rows(tmp_path: Path) -> None:
-    write_index(tmp_path, 6, [], {})
+    write_index(tmp_path, {"gradient": 6}, [], {})
     assert SketchStore(tmp_path).all().shape == (0, 6)
 
 
@@ -63,3 +63,19 @@ def test_a_part_of_another_shape_is_refused(filled: tuple[Path, np.ndarray]) -> 
 
 def test_parts_are_half_precision(filled: tuple[Path, np.ndarray]) -> None:
     assert np.load(part_path(filled[0], 0)).dtype == np.float16
+
+
+def test_hidden_states_lie_beside_sketches(tmp_path: Path) -> None:
+    rows = np.eye(3, 4, dtype=np.float32)
+    write_part(tmp_path, 0, rows)
+    write_part(tmp_path, 0, 2 * rows[:, :2] + 1, "hidden")
+    write_index(tmp_path, {"gradient": 4, "hidden": 2}, [3], {})
+    np.testing.assert_array_equal(SketchStore(tmp_path).all(), rows)
+    hidden = SketchStore(tmp_path, "hidden")
+    assert hidden.dim == 2
+    np.testing.assert_allclose(np.linalg.norm(hidden.all(), axis=1), 1, atol=1e-3)
+
+
+def test_features_that_the_pass_did_not_leave(filled: tuple[Path, np.ndarray]) -> None:
+    with pytest.raises(StageInputError, match="no hidden features"):
+        SketchStore(filled[0], "hidden")

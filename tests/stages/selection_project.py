@@ -68,7 +68,7 @@ def put_sketches(ctx: StageContext, sample_ids: pd.Series, sketches: np.ndarray)
     parts = spans(len(sketches), PART)
     for number, (start, stop) in enumerate(parts):
         write_part(folder, number, sketches[start:stop])
-    write_index(folder, sketches.shape[1], [stop - start for start, stop in parts], {})
+    write_index(folder, {"gradient": sketches.shape[1]}, [stop - start for start, stop in parts], {})
     write_parquet(folder / "signals.parquet", pd.DataFrame({"sample_id": sample_ids}))
 
 

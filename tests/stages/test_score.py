@@ -16,7 +16,7 @@ from adapt_inf.data.shards import SampleStore
 from adapt_inf.errors import ConfigError, StageInputError
 from adapt_inf.files import folder_digest
 from adapt_inf.models.vlm import load_vlm
-from adapt_inf.sketching.grounding import nll_without_image
+from adapt_inf.sketching.grounding import WithoutImage
 from adapt_inf.sketching.signals import AnswerPass
 from adapt_inf.stages import score, sketch
 
@@ -42,7 +42,8 @@ def test_columns_are_the_scores_of_the_signals(tmp_path: Path, miniature_model: 
         np.testing.assert_array_equal(table[name], signals[signal])
     vlm = load_vlm(ctx.parent_input("model"))
     samples = SampleStore(frame).samples(0, len(frame))
-    slow = [nll_without_image(vlm, AnswerPass(vlm), [sample], without, 1)[0] for sample in samples]  # type: ignore[arg-type]
+    run = WithoutImage(vlm, AnswerPass(vlm), without, 1)  # type: ignore[arg-type]
+    slow = [run([sample])[0] for sample in samples]
     np.testing.assert_allclose(table["image_grounding"], np.array(slow) - signals["nll"], rtol=1e-4, atol=1e-5)
     assert table["random"].between(0, 1).all()
     assert report["scores"]["image_grounding"] == (frame["n_images"] > 0).sum()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from killing import kill_midway
 from sketch_project import ROUND, context, make_round
 
 from adapt_inf.data.manifest import candidates
-from adapt_inf.data.shards import SampleStore
+from adapt_inf.data.samples import Sample
+from adapt_inf.data.shards import SampleStore, read_shard, write_shard
 from adapt_inf.errors import ModelError
 from adapt_inf.files import folder_digest, read_json
 from adapt_inf.models.batches import collate
@@ -53,10 +55,17 @@ def test_files_are_as_stated(tmp_path: Path, miniature_model: Path) -> None:
     sketch.run(ctx)
     out = ctx.input("sketch")
     files = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
-    assert files == ["signals.parquet", "sketch.json", *(f"sketches/part-{i:05d}.npy" for i in range(5))]
+    assert files == [
+        "faults.parquet",
+        "signals.parquet",
+        "sketch.json",
+        *(f"sketches/part-{i:05d}.npy" for i in range(5)),
+    ]
     index = read_json(out / "sketch.json")
-    assert (index["dim"], index["rows"], index["layers"], index["params"]) == (256, 33, [0, 2], "full")
-    assert [part["rows"] for part in index["parts"]] == [8, 8, 8, 8, 1]
+    assert (index["rows"], index["layers"], index["params"]) == (33, [0, 2], "full")
+    assert list(index["features"]) == ["gradient"]
+    assert index["features"]["gradient"]["dim"] == 256
+    assert [part["rows"] for part in index["features"]["gradient"]["parts"]] == [8, 8, 8, 8, 1]
     assert len(index["plan"]["maps"]) == 14
 
 
@@ -102,6 +111,53 @@ def test_work_left_under_another_seed_is_not_used(tmp_path: Path, miniature_mode
     path = ctx.project.params_of(ROUND)
     path.write_text(path.read_text().replace("seed: 5", "seed: 6"))
     assert sketch.run(context(tmp_path))["resumed"] == 0
+
+
+@pytest.mark.parametrize("section", ["cluster", "prune"])
+def test_hidden_states_where_they_are_asked_for(tmp_path: Path, miniature_model: Path, section: str) -> None:
+    ctx = make_round(tmp_path, miniature_model, sketch=SMALL, **{section: {"features": "hidden"}})
+    sketch.run(ctx)
+    out = ctx.input("sketch")
+    assert len(list((out / "hidden").iterdir())) == 5
+    vlm = load_vlm(ctx.parent_input("model"))
+    sample = SampleStore(candidates(ctx)).samples(9, 10)
+    hidden = Sketcher(vlm, dim=256, hidden=True)(collate(vlm, sample)).hidden
+    assert hidden is not None
+    np.testing.assert_allclose(
+        SketchStore(out, "hidden").block(9, 10), (hidden / hidden.norm()).numpy(), atol=2e-3
+    )  # fp16
+
+
+def test_samples_that_the_model_cannot_read_are_set_down_and_end_nothing(tmp_path: Path, miniature_model: Path) -> None:
+    whole = make_round(tmp_path / "whole", miniature_model, sketch=SMALL)
+    sketch.run(whole)
+    ctx = make_round(tmp_path / "some", miniature_model, sketch=SMALL)
+    frame = candidates(ctx)
+    for path in frame["shard"].unique():
+        samples = read_shard(Path(path))
+        write_shard(Path(path), [too_long(s) if s.sample_id in BAD else s for s in samples])
+    report = sketch.run(ctx)
+    out = ctx.input("sketch")
+    faults = pd.read_parquet(out / "faults.parquet")
+    assert set(faults["sample_id"]) == BAD
+    assert faults["sample_id"].tolist() == [name for name in frame["sample_id"] if name in BAD]
+    assert faults["fault"].str.contains("256").all()  # the length that the model takes
+    assert report["unreadable"] == 2
+    table = pd.read_parquet(out / "signals.parquet")
+    bad = table["sample_id"].isin(BAD).to_numpy()
+    assert table.loc[bad, ["nll", "el2n", "entropy", "grand"]].isna().all(axis=None)
+    assert (table.loc[bad, "answer_tokens"] == 0).all()
+    sketches, others = SketchStore(out).all(), SketchStore(whole.input("sketch")).all()
+    assert not sketches[bad].any()
+    np.testing.assert_allclose(sketches[~bad], others[~bad], atol=2e-3)
+
+
+BAD = {"old/train-0001", "new/train-0007"}
+
+
+def too_long(sample: Sample) -> Sample:
+    more = {"role": "user", "content": [{"type": "text", "text": "colour " * 400}]}
+    return replace(sample, messages=[more, *sample.messages[1:]], images=())
 
 
 def test_no_candidate_at_all(tmp_path: Path, miniature_model: Path) -> None:
