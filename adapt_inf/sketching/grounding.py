@@ -35,6 +35,7 @@ FEWEST_SHARING = 4  # samples with one prefix; for fewer, a forward of its own c
 TRIED_ON = 4  # samples on which the shared prefix is compared with the whole forward
 TOLERANCE = 1e-3  # nats, between the two: float32 agrees to 1e-6, another attention pattern is off by far more
 ROUGH_TOLERANCE = 5e-2  # the same in bf16
+NOTHING = 1e-20  # a pixel of zero to every sum, but some families take a picture of exact zeros for padding
 REFUSALS = (RuntimeError, ValueError, TypeError, IndexError, AttributeError, NotImplementedError)
 
 
@@ -156,7 +157,7 @@ class WithoutImage:
 def _blank(item: Encoded) -> Encoded:
     """The sample with pixels of zero, the one floating array that a processor makes of pictures; one number is kept."""
     extras = {
-        name: value.new_zeros(()).expand(value.shape) if value.is_floating_point() else value
+        name: value.new_full((), NOTHING).expand(value.shape) if value.is_floating_point() else value
         for name, value in item.extras.items()
     }
     return replace(item, extras=extras)
@@ -200,15 +201,16 @@ def reused_image_features(vlm: VLM) -> Iterator[None]:
 
 
 def _reusing(compute: Callable[..., Any]) -> Callable[..., Any]:
-    known: dict[tuple[Any, ...], Tensor] = {}
+    known: dict[tuple[Any, ...], Any] = {}
 
     def get_image_features(pixel_values: Tensor, *args: Any, **kwargs: Any) -> Any:
         if pixel_values.ndim != 4 or any(isinstance(value, Tensor) for value in (*args, *kwargs.values())):
             return compute(pixel_values, *args, **kwargs)
         key = (*pixel_values.shape[1:], pixel_values.dtype)
         if key not in known:
-            output = compute(pixel_values[:1], *args, **kwargs)
-            known[key] = torch.as_tensor(output.pooler_output[0])
-        return BaseModelOutputWithPooling(pooler_output=[known[key]] * len(pixel_values))
+            known[key] = compute(pixel_values[:1], *args, **kwargs).pooler_output
+        one = known[key]  # families give one tensor of all images, or a list with one for each
+        every = one.expand(len(pixel_values), *one.shape[1:]) if isinstance(one, Tensor) else [*one] * len(pixel_values)
+        return BaseModelOutputWithPooling(pooler_output=every)
 
     return get_image_features
