@@ -79,6 +79,7 @@ class Family:
         needs_torchvision: whether its processor does.
         text_only: whether it takes samples without an image.
         turns: whether it learns all turns of an assistant; False: the last one alone.
+        linear_projector: whether what leads from vision to text is made of linear maps, which an adapter can lie on.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Family:
     needs_torchvision: bool = False
     text_only: bool = True
     turns: bool = True
+    linear_projector: bool = True
 
 
 def save_family(family: Family, folder: Path, seed: int = 0) -> Path:
@@ -390,7 +392,7 @@ FAMILIES = [
     Family("Qwen2.5-VL", lambda: _qwen("Qwen2_5_VL"), needs_torchvision=True),
     Family("Qwen3-VL", lambda: _qwen("Qwen3VL"), needs_torchvision=True),
     Family("PaliGemma", _paligemma, text_only=False, turns=False),
-    Family("Gemma 3", _gemma3),
+    Family("Gemma 3", _gemma3, linear_projector=False),
     Family("InternVL", _internvl, needs_torchvision=True),
 ]
 HERE = [family for family in FAMILIES if is_torchvision_available() or not family.needs_torchvision]
