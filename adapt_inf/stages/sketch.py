@@ -3,7 +3,8 @@
 A part of `sketch.shard_samples` candidates is the unit of work: inside it samples are batched by length, results are
 written back in candidate order, and its files appear whole. A killed pass goes on at the first part that is missing,
 and what it then writes is what it would have written, since batches never span parts. A candidate that the model cannot
-read (longer than it takes, or refused by its template or processor) is set down with the reason and never ends a pass.
+read (longer than it takes, refused by its template or processor, or without a finite gradient) is set down with the
+reason and never ends a pass.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from adapt_inf.sketching.store import Features, part_path, spans, write_index, w
 from adapt_inf.stages.context import StageContext
 
 SIGNALS = ("nll", "el2n", "entropy", "grand")
+NOT_FINITE = "its loss or its gradient is not a finite number under this model"
 SIGNALS_FILE, FAULTS_FILE = "signals.parquet", "faults.parquet"
 
 
@@ -136,13 +138,16 @@ def sketch_samples(
         }
         if readable:
             result = sketcher(pad(vlm, readable))
-            features["gradient"][rows] = result.sketches.numpy()
+            fine = np.isfinite(result.grand.numpy()) & np.isfinite(result.signals.nll.numpy())
+            faults |= dict.fromkeys(rows[~fine].tolist(), NOT_FINITE)
+            rows = rows[fine]
+            features["gradient"][rows] = result.sketches.numpy()[fine]
             if result.hidden is not None:
-                features["hidden"][rows] = result.hidden.numpy()
-            values["grand"][rows] = result.grand.numpy()
+                features["hidden"][rows] = result.hidden.numpy()[fine]
+            values["grand"][rows] = result.grand.numpy()[fine]
             for name in ("nll", "el2n", "entropy"):
-                values[name][rows] = getattr(result.signals, name).numpy()
-            tokens[rows] = result.signals.answer_tokens.numpy()
+                values[name][rows] = getattr(result.signals, name).numpy()[fine]
+            tokens[rows] = result.signals.answer_tokens.numpy()[fine]
         advance(len(bucket))
     ids = [sample.sample_id for sample in samples]
     pictured = [len(sample.images) > 0 for sample in samples]

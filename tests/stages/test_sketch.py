@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from killing import kill_midway
 from sketch_project import ROUND, context, make_round
 
@@ -150,6 +151,26 @@ def test_samples_that_the_model_cannot_read_are_set_down_and_end_nothing(tmp_pat
     sketches, others = SketchStore(out).all(), SketchStore(whole.input("sketch")).all()
     assert not sketches[bad].any()
     np.testing.assert_allclose(sketches[~bad], others[~bad], atol=2e-3)
+
+
+def test_a_gradient_that_is_not_finite_spoils_no_other(tmp_path: Path, miniature_model: Path) -> None:
+    ctx = make_round(tmp_path, miniature_model, sketch=SMALL)
+    vlm = load_vlm(ctx.parent_input("model"))
+    samples = SampleStore(candidates(ctx)).samples(0, 33)
+    sketcher = Sketcher(vlm, dim=256, hidden=True)
+    whole = sketch.sketch_samples(vlm, sketcher, samples, 4)
+    word = vlm.tokenizer(" green")["input_ids"][0]  # breaks the model from here on
+    vlm.network.get_input_embeddings().register_forward_hook(
+        lambda _, ids, out: out.masked_fill((ids[0] == word)[..., None], torch.inf)
+    )
+    spoilt = sketch.sketch_samples(vlm, sketcher, samples, 4)
+    bad = spoilt.signals["nll"].isna().to_numpy()
+    assert 0 < bad.sum() < 33
+    assert spoilt.faults["sample_id"].tolist() == whole.signals["sample_id"][bad].tolist()
+    assert set(spoilt.faults["fault"]) == {sketch.NOT_FINITE}
+    for kind, rows in spoilt.features.items():
+        assert not rows[bad].any()
+        np.testing.assert_allclose(rows[~bad], whole.features[kind][~bad], rtol=1e-3, atol=1e-4)
 
 
 BAD = {"old/train-0001", "new/train-0007"}
