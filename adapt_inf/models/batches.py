@@ -68,7 +68,8 @@ def collate(vlm: VLM, samples: Sequence[Sample], *, images: Images = "own", gene
     Args:
         vlm: the model whose processor and device are used.
         samples: at least one.
-        images: `own`, or `drop`: without pictures and their tokens.
+        images: `own`; `blank`: black pictures of the same sizes, whose files are not decoded; `drop`: without pictures
+            and their tokens.
         generation: prompts only: without the last assistant turn, ending where the model is to go on.
     """
     return pad(vlm, encode(vlm, samples, images=images, generation=generation), left=generation)

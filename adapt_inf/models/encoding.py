@@ -16,12 +16,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from adapt_inf.data.images import decode_image
+from adapt_inf.data.images import decode_image, image_size
 from adapt_inf.data.samples import Sample
 from adapt_inf.models.chat import Rendered, Span, render
 from adapt_inf.models.vlm import VLM
 
-Images = Literal["own", "drop"]
+Images = Literal["own", "blank", "drop"]
 
 MAX_PIXELS = 1 << 30  # of a stored picture; ingest has already held it to the user's own cap
 
@@ -73,6 +73,8 @@ def encode_chunk(vlm: VLM, samples: Sequence[Sample], images: Images, generation
 def _pictures(sample: Sample, images: Images) -> list[Image.Image]:
     if images == "drop":
         return []
+    if images == "blank":
+        return [Image.new("RGB", image_size(data)) for data in sample.images]
     return [decode_image(data, MAX_PIXELS) for data in sample.images]
 
 

@@ -78,7 +78,7 @@ class WithoutImage:
 
     def encode(self, samples: Sequence[Sample]) -> list[Encoded | None]:
         """Samples with images as tensors without what the images show; None for one that the model cannot read."""
-        found = encode_readable(self._vlm, samples, images="own" if self._without == "blank" else "drop")
+        found = encode_readable(self._vlm, samples, images=self._without)
         return [_blank(item) if isinstance(item, Encoded) else None for item in found]
 
     def nll(self, encoded: Sequence[Encoded]) -> NDArray[np.float64]:

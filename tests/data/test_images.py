@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from make_drop import png
 from PIL import Image
 
-from adapt_inf.data.images import decode_image, pixel_hash
+from adapt_inf.data.images import decode_image, image_size, pixel_hash
 from adapt_inf.data.samples import BadSample
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
@@ -92,6 +92,16 @@ def test_only_the_first_frame_is_seen() -> None:
     frames = [Image.fromarray(PIXELS), Image.fromarray(255 - PIXELS)]
     data = encode(frames[0], "WEBP", lossless=True, save_all=True, append_images=frames[1:])
     assert np.array_equal(np.asarray(decode_image(data, LARGE)), PIXELS)
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("orientation", [None, *range(1, 9)])
+def test_the_size_in_the_header_is_that_of_the_picture(form: str, orientation: int | None) -> None:
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[0x0112] = orientation
+    data = encode(Image.fromarray(PIXELS), form, exif=exif)
+    assert image_size(data) == decode_image(data, LARGE).size
 
 
 def test_the_hash_is_of_pixels_not_of_files() -> None:

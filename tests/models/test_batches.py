@@ -191,3 +191,13 @@ def test_buckets_save_padding() -> None:
     for seed, most in ((None, 1.1), (3, 1.2)):
         padded = sum(len(bucket) * lengths[bucket].max() for bucket in length_buckets(lengths, 16, seed))
         assert padded < most * lengths.sum()
+
+
+def test_blank_pictures_change_nothing_but_the_pixels(vlm: VLM, samples: list[Sample]) -> None:
+    for own, blank in zip(encode(vlm, samples), encode(vlm, samples, images="blank"), strict=True):
+        assert torch.equal(own.ids, blank.ids)
+        assert torch.equal(own.answers, blank.answers)
+        assert own.extras.keys() == blank.extras.keys()
+        for name, value in own.extras.items():
+            assert value.shape == blank.extras[name].shape
+            assert not torch.equal(value, blank.extras[name])
