@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
 
 from adapt_inf.errors import ConfigError
 
@@ -66,7 +67,6 @@ class Select:
 class Prune:
     features: Literal["gradient", "hidden"] = "gradient"
     pool_cap: int | None = Field(default=None, gt=0)
-    block: int = Field(default=4096, gt=0)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -74,6 +74,8 @@ class Train:
     steps: int | None = Field(default=None, gt=0)
     epochs: int | float = Field(default=1, gt=0)
     batch_size: int = Field(default=32, gt=0)
+    micro_batch: int | None = Field(default=None, gt=0)
+    gradient_checkpointing: bool = False
     learning_rate: float = Field(default=2.0e-4, gt=0)
     warmup: float = Field(default=0.03, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
@@ -84,6 +86,16 @@ class Train:
     targets: str = "text+projector"
     checkpoint_steps: int = Field(default=200, gt=0)
     cache_mb: int = Field(default=2048, ge=0)
+
+    @field_validator("micro_batch")
+    @classmethod
+    def _part_of_a_batch(cls, value: int | None, others: ValidationInfo) -> int | None:
+        whole = others.data.get("batch_size")  # not there where it is at fault itself
+        if value is not None and whole is not None and value > whole:
+            raise PydanticCustomError(
+                "micro_batch", "Input should be at most train.batch_size, {whole}", {"whole": whole}
+            )
+        return value
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -8,12 +8,14 @@ process plus what each batch needs. With a GPU, or a single core, the work runs 
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import signal
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +23,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from adapt_inf.errors import AdaptInfError
 from adapt_inf.progress import progress
 
 T = TypeVar("T")
@@ -38,31 +41,53 @@ def run_workers(count: int, work: Callable[[int], T]) -> T:
     """Run `work(rank)` for every rank below `count`, rank 0 in this process, and return what that one returns.
 
     Raises:
-        RuntimeError: another rank failed; it has printed why.
+        AdaptInfError: what another rank raised, if it raised such a one.
+        RuntimeError: another rank failed otherwise; it has printed why.
     """
     if count == 1:
         return work(0)
     torch.set_num_threads(1)
     context = get_context("fork")
-    children = [context.Process(target=_child, args=(work, rank), daemon=True) for rank in range(1, count)]
+    pipes = [context.Pipe(duplex=False) for _ in range(1, count)]
+    children = [
+        context.Process(target=_child, args=(work, rank, tell), daemon=True)
+        for rank, (_, tell) in enumerate(pipes, start=1)
+    ]
     for child in children:
         child.start()
     try:
         result = work(0)
         for child in children:
             child.join()
+    except RuntimeError as error:
+        # A rank that waits for one that is gone fails of the broken connection; the other's fault is the reason.
+        if (fault := _fault(pipes)) is not None:
+            raise fault from error
+        raise
     finally:
         for child in children:
             child.kill()
+    if (fault := _fault(pipes)) is not None:
+        raise fault
     failed = [rank for rank, child in enumerate(children, start=1) if child.exitcode]
     if failed:
         raise RuntimeError(f"worker {failed[0]} of {count} ended with {children[failed[0] - 1].exitcode}")
     return result
 
 
-def _child(work: Callable[[int], object], rank: int) -> None:
+def _child(work: Callable[[int], object], rank: int, tell: Connection) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    work(rank)
+    try:
+        work(rank)
+    except AdaptInfError as error:
+        tell.send_bytes(json.dumps([error.message, error.mend]).encode())
+        sys.exit(1)
+
+
+def _fault(pipes: list[tuple[Connection, Connection]]) -> AdaptInfError | None:
+    """What the first of the other ranks that had something to tell has told."""
+    told = (AdaptInfError(*json.loads(hear.recv_bytes())) for hear, _ in pipes if hear.poll())
+    return next(told, None)
 
 
 class SharedProgress:
@@ -90,8 +115,21 @@ class SharedProgress:
             self._bar.update(self._done.value - self._bar.n)
 
 
+AddUp = Callable[[list[Tensor], Tensor], Tensor]
+"""Replaces each weight's gradient by its sum over workers, and returns the sum of a short vector of figures."""
+
+
+def alone(weights: list[Tensor], figures: Tensor) -> Tensor:
+    """The sum over one worker."""
+    return figures
+
+
 class MeetingPlace:
-    """Where the workers of one training run find one another (gloo, over a file and loopback)."""
+    """Where the workers of one training run find one another (gloo, over a file and loopback).
+
+    They part only when it is left, after the last of them has ended: one that stops early must not break the others'
+    connection before it has told why.
+    """
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
@@ -101,28 +139,25 @@ class MeetingPlace:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if dist.is_initialized():
+            dist.destroy_process_group()
         self._folder.cleanup()
 
-    @contextmanager
-    def gradients(self, rank: int) -> Iterator[Callable[[list[Tensor], Tensor], Tensor]]:
-        """A function that replaces each weight's gradient by its sum over workers and returns the sum of a scalar."""
+    def gradients(self, rank: int) -> AddUp:
+        """How worker `rank`, which calls this once, adds up with the others."""
         if self._workers == 1:
-            yield lambda weights, scalar: scalar.detach()
-            return
+            return alone
         store = dist.FileStore(str(Path(self._folder.name) / "store"), self._workers)
         dist.init_process_group("gloo", store=store, rank=rank, world_size=self._workers)
-        try:
-            yield _sum_over_workers
-        finally:
-            dist.destroy_process_group()
+        return _sum_over_workers
 
 
-def _sum_over_workers(weights: list[Tensor], scalar: Tensor) -> Tensor:
+def _sum_over_workers(weights: list[Tensor], figures: Tensor) -> Tensor:
     parts = [(torch.zeros_like(weight) if weight.grad is None else weight.grad).flatten() for weight in weights]
-    flat = torch.cat([*parts, scalar.detach().reshape(1)])
+    flat = torch.cat([*parts, figures])
     dist.all_reduce(flat)
     start = 0
     for weight in weights:
         weight.grad = flat[start : start + weight.numel()].view_as(weight).clone()
         start += weight.numel()
-    return flat[-1]
+    return flat[start:]

@@ -41,6 +41,8 @@ def test_the_shipped_file_shows_every_key() -> None:
         ({"sketch": {"layers": "upper"}}, "sketch.layers", "'upper'"),
         ({"train": {"learning_rate": None}}, "train.learning_rate", "None"),
         ({"train": {"steps": 1.5}}, "train.steps", "1.5"),
+        ({"train": {"batch_size": 8, "micro_batch": 9}}, "train.micro_batch", "at most train.batch_size, 8, not 9"),
+        ({"train": {"micro_batch": 0}}, "train.micro_batch", "greater than 0"),
         ({"prune": None}, "prune", "None"),
         ([1, 2], "*", "[1, 2]"),
     ],

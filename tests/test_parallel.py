@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from adapt_inf.parallel import MeetingPlace, SharedProgress, run_workers, worker_count
+from adapt_inf.errors import AdaptInfError
+from adapt_inf.parallel import MeetingPlace, SharedProgress, alone, run_workers, worker_count
 
 
 def test_there_are_as_many_workers_as_cores_and_no_more_than_units() -> None:
@@ -46,9 +47,8 @@ def test_gradients_become_their_sum_over_workers(count: int, tmp_path: Path) -> 
         weights[0].grad = torch.full((2, 3), float(rank + 1))
         if rank == 0:  # a worker without samples has no gradient
             weights[1].grad = torch.ones(4)
-        with meeting.gradients(rank) as add_up:
-            total = add_up(weights, torch.tensor(float(rank)))
-        assert total == sum(range(count))
+        totals = meeting.gradients(rank)(weights, torch.tensor([float(rank), 1.0]))
+        assert totals.tolist() == [sum(range(count)), count]
         assert torch.equal(weights[0].grad, torch.full((2, 3), float(sum(range(1, count + 1)))))
         assert weights[1].grad is not None
         assert torch.equal(weights[1].grad, torch.ones(4))
@@ -64,6 +64,23 @@ def test_a_worker_that_fails_fails_the_work() -> None:
 
     with pytest.raises(RuntimeError, match="worker 1 of 2"):
         run_workers(2, work)
+
+
+@pytest.mark.parametrize("meets", [False, True])
+def test_a_fault_with_a_mend_comes_up_as_itself(capfd: pytest.CaptureFixture[str], meets: bool) -> None:
+    """Also where the others wait for the one that has it, who is gone."""
+
+    def work(rank: int) -> None:
+        add_up = meeting.gradients(rank) if meets else alone
+        if rank == 1:
+            raise AdaptInfError("It is broken.", "Mend it.")
+        add_up([], torch.ones(1))
+
+    for _ in range(3):
+        with pytest.raises(AdaptInfError, match="It is broken") as caught, MeetingPlace(2) as meeting:
+            run_workers(2, work)
+        assert caught.value.mend == "Mend it."
+    assert capfd.readouterr().err == ""
 
 
 def test_workers_die_with_the_process_that_made_them(tmp_path: Path) -> None:

@@ -5,13 +5,23 @@ each sample's mean over its answer tokens. What costs time besides forward and b
 prepared once and kept as tensors up to `train.cache_mb`; what does not fit is prepared again each time it comes up. A
 checkpoint holds the trained weights, AdamW's moments and the step; order and dropout masks are drawn anew from (seed,
 epoch) and (seed, step), so a run that was killed ends with the same bytes as one that was not.
+
+What it needs in memory is set by `train.micro_batch` (samples in one forward: a step's gradient is the sum over its
+micro-batches) and `train.gradient_checkpointing` (a layer's activations are computed again in the backward pass, for
+about a third more time). On a GPU with bf16 matrix products run in it; the factors, their gradients, AdamW's moments
+and the loss stay in float32.
+
+Why a loop of our own: `benchmarks/train_rate.py` runs it beside a bare loop, accelerate and transformers' Trainer.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,15 +30,16 @@ import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
 
 from adapt_inf.config import Train
 from adapt_inf.data.samples import Sample
+from adapt_inf.errors import AdaptInfError, ModelError
 from adapt_inf.files import read_json, write_json, write_whole
 from adapt_inf.models.batches import Batch, Encoded, encode, length_buckets, pad, token_lengths
 from adapt_inf.models.likelihood import answer_logits, sample_nll
+from adapt_inf.models.precision import autocast
 from adapt_inf.models.vlm import VLM
-from adapt_inf.parallel import MeetingPlace, run_workers, worker_count
+from adapt_inf.parallel import AddUp, MeetingPlace, alone, run_workers, worker_count
 from adapt_inf.progress import progress
 
 BETAS = (0.9, 0.98)  # short runs: the second moment must settle within some hundred steps
@@ -67,7 +78,24 @@ class PreparedSamples:
         return pad(self._vlm, rows)
 
 
-def train(vlm: VLM, samples: Samples, knobs: Train, seed: int, work: Path) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Trained:
+    """What a run did, and how fast.
+
+    Attributes:
+        log: a row per step: step (from 1), loss (nats), learning_rate, gradient_norm before clipping, samples.
+        seconds: that the steps of this call took; those before a kill are not among them, here and below.
+        samples: that were trained on, once for each time that one came up.
+        tokens: of those samples, without padding.
+    """
+
+    log: list[dict[str, Any]]
+    seconds: float
+    samples: int
+    tokens: int
+
+
+def train(vlm: VLM, samples: Samples, knobs: Train, seed: int, work: Path) -> Trained:
     """Train the adapter of `vlm` in place; see the module's text.
 
     Args:
@@ -77,63 +105,128 @@ def train(vlm: VLM, samples: Samples, knobs: Train, seed: int, work: Path) -> li
         seed: of order and dropout.
         work: a folder for checkpoints. With one in it of the same run, training goes on from there.
 
-    Returns:
-        A row per step: step (from 1), loss (nats), learning_rate, gradient_norm before clipping, samples.
+    Raises:
+        SampleError: the model cannot read a sample.
+        ModelError: the model cannot do with `train.gradient_checkpointing`.
+        AdaptInfError: loss or gradient is no number at some step.
     """
     lengths = _lengths(vlm, samples)
     batches_per_epoch = math.ceil(len(samples) / knobs.batch_size)
     steps = knobs.steps or max(1, round(knobs.epochs * batches_per_epoch))
-    weights = {name: parameter for name, parameter in vlm.model.named_parameters() if parameter.requires_grad}
-    optimiser = torch.optim.AdamW(
-        weights.values(), lr=knobs.learning_rate, betas=BETAS, weight_decay=knobs.weight_decay, fused=True
-    )
-    log = _resume(work, weights, optimiser)
+    tuning = Tuning(vlm, knobs, steps)
+    tuning.resume(work)
     order = enumerate(_order(lengths, knobs.batch_size, seed, steps), start=1)
     workers = worker_count(vlm.device, min(len(samples), knobs.batch_size) // LEAST_PER_WORKER)
 
-    def run(rank: int) -> None:
+    def run(rank: int) -> Trained:
         """Every worker takes the same steps, each on its share of the batch; rank 0 tells and keeps."""
         prepared = PreparedSamples(vlm, samples, knobs.cache_mb << 20)
+        add_up = meeting.gradients(rank)
+        started, seen, tokens = time.monotonic(), 0, 0
         with (
             torch.random.fork_rng(),
-            meeting.gradients(rank) as add_up,
-            progress("train", steps, unit="steps", done=len(log), shown=rank == 0) as bar,
+            progress("train", steps, unit="steps", done=len(tuning.log), shown=rank == 0) as bar,
         ):
             for step, indices in order:
-                if step <= len(log):
+                if step <= len(tuning.log):
                     continue
                 torch.manual_seed(_derived(seed, 1, step, rank))
                 share = indices[rank::workers]
-                loss = torch.zeros(())
-                if len(share):
-                    batch = prepared.batch(share)
-                    loss = sample_nll(*answer_logits(vlm, batch), n=len(batch)).sum() / len(indices)
-                    loss.backward()
-                loss = add_up(list(weights.values()), loss)
-                norm = torch.nn.utils.clip_grad_norm_(weights.values(), knobs.max_grad_norm)
-                rate = learning_rate(step, steps, knobs)
-                optimiser.param_groups[0]["lr"] = rate
-                optimiser.step()
-                optimiser.zero_grad()
-                log.append(
-                    {
-                        "step": step,
-                        "loss": loss.item(),
-                        "learning_rate": rate,
-                        "gradient_norm": norm.item(),
-                        "samples": len(indices),
-                    }
+                size = knobs.micro_batch or knobs.batch_size
+                parts = (prepared.batch(share[at : at + size]) for at in range(0, len(share), size))
+                tokens += tuning.step(parts, len(indices), add_up)
+                seen += len(indices)
+                seconds = time.monotonic() - started
+                row = tuning.log[-1]
+                bar.set_postfix_str(
+                    f"loss {row['loss']:.3f}, lr {row['learning_rate']:.1e}, {seen / seconds:.0f} samples/s",
+                    refresh=False,
                 )
-                bar.set_postfix_str(f"loss {log[-1]['loss']:.3f}", refresh=False)
                 bar.update(1)
                 if rank == 0 and step % knobs.checkpoint_steps == 0 and step < steps:
-                    _checkpoint(work, weights, optimiser, log)
+                    tuning.keep(work)
+        return Trained(tuning.log, time.monotonic() - started, seen, tokens)
 
-    vlm.model.train()
-    with MeetingPlace(workers) as meeting:
-        run_workers(workers, run)
-    vlm.model.eval()
-    return log
+    with _training(vlm, knobs), MeetingPlace(workers) as meeting:
+        return run_workers(workers, run)
+
+
+class Tuning:
+    """The adapter's weights, AdamW's state and the log, from step to step and from one process to the next."""
+
+    def __init__(self, vlm: VLM, knobs: Train, steps: int) -> None:
+        self._vlm = vlm
+        self._knobs = knobs
+        self._steps = steps
+        self._weights = {name: weight for name, weight in vlm.model.named_parameters() if weight.requires_grad}
+        self._optimiser = torch.optim.AdamW(
+            self._weights.values(), lr=knobs.learning_rate, betas=BETAS, weight_decay=knobs.weight_decay, fused=True
+        )
+        self.log: list[dict[str, Any]] = []
+
+    def step(self, parts: Iterable[Batch], count: int, add_up: AddUp = alone) -> int:
+        """Take the next step and put down its row.
+
+        Args:
+            parts: this worker's share of the batch in micro-batches; each is freed before the next is made.
+            count: samples of the whole batch.
+            add_up: sums gradients and (loss, tokens) over the workers.
+
+        Returns:
+            Tokens of the whole batch.
+
+        Raises:
+            AdaptInfError: loss or gradient is no number; the weights are as the step before left them.
+        """
+        weights = list(self._weights.values())
+        sums = torch.zeros(2, device=self._vlm.device)
+        for batch in parts:
+            with autocast(self._vlm.device):
+                loss = sample_nll(*answer_logits(self._vlm, batch), n=len(batch)).sum() / count
+            loss.backward()
+            sums += torch.stack([loss.detach(), batch.attention_mask.sum()])
+        loss, tokens = add_up(weights, sums).tolist()
+        norm = torch.nn.utils.clip_grad_norm_(weights, self._knobs.max_grad_norm).item()
+        step = len(self.log) + 1
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise AdaptInfError(
+                f"Training came to a loss of {loss:.3g} and a gradient of {norm:.3g} at step {step} of {self._steps}.",
+                f"Lower train.learning_rate, which is {self._knobs.learning_rate:g}; nothing of this run is kept.",
+            )
+        rate = learning_rate(step, self._steps, self._knobs)
+        self._optimiser.param_groups[0]["lr"] = rate
+        self._optimiser.step()
+        self._optimiser.zero_grad()
+        self.log.append({"step": step, "loss": loss, "learning_rate": rate, "gradient_norm": norm, "samples": count})
+        return int(tokens)
+
+    def keep(self, work: Path) -> None:
+        """Write a checkpoint. The log first: what counts is the step in the weights' file; the log is cut to it."""
+        tensors = {}
+        for name, weight in self._weights.items():
+            state = self._optimiser.state[weight]
+            tensors[f"weight/{name}"] = weight.detach().cpu().contiguous()
+            tensors[f"mean/{name}"] = state["exp_avg"].cpu().contiguous()
+            tensors[f"square/{name}"] = state["exp_avg_sq"].cpu().contiguous()
+        write_json(work / STEPS, self.log)
+        metadata = {"step": json.dumps(len(self.log))}
+        write_whole(work / CHECKPOINT, lambda part: save_file(tensors, part, metadata=metadata))
+
+    def resume(self, work: Path) -> None:
+        """Go on from the checkpoint in `work`, where there is one."""
+        if not (work / CHECKPOINT).is_file():
+            return
+        with safe_open(work / CHECKPOINT, framework="pt") as file:
+            step = json.loads(file.metadata()["step"])
+            with torch.no_grad():
+                for name, weight in self._weights.items():
+                    weight.copy_(file.get_tensor(f"weight/{name}"))
+                    self._optimiser.state[weight] = {
+                        "step": torch.tensor(float(step), device=weight.device),
+                        "exp_avg": file.get_tensor(f"mean/{name}").to(weight.device),
+                        "exp_avg_sq": file.get_tensor(f"square/{name}").to(weight.device),
+                    }
+        self.log = read_json(work / STEPS)[:step]
 
 
 def learning_rate(step: int, steps: int, knobs: Train) -> float:
@@ -170,32 +263,20 @@ def _derived(seed: int, *place: int) -> int:
     return int(np.random.SeedSequence([seed, *place]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def _checkpoint(
-    work: Path, weights: dict[str, Tensor], optimiser: torch.optim.Optimizer, log: list[dict[str, Any]]
-) -> None:
-    """The log first: what counts is the step in the weights' file, and the log is cut to it."""
-    tensors = {}
-    for name, weight in weights.items():
-        state = optimiser.state[weight]
-        tensors[f"weight/{name}"] = weight.detach().cpu().contiguous()
-        tensors[f"mean/{name}"] = state["exp_avg"].cpu().contiguous()
-        tensors[f"square/{name}"] = state["exp_avg_sq"].cpu().contiguous()
-    write_json(work / STEPS, log)
-    metadata = {"step": json.dumps(len(log))}
-    write_whole(work / CHECKPOINT, lambda part: save_file(tensors, part, metadata=metadata))
-
-
-def _resume(work: Path, weights: dict[str, Tensor], optimiser: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    if not (work / CHECKPOINT).is_file():
-        return []
-    with safe_open(work / CHECKPOINT, framework="pt") as file:
-        step = json.loads(file.metadata()["step"])
-        with torch.no_grad():
-            for name, weight in weights.items():
-                weight.copy_(file.get_tensor(f"weight/{name}"))
-                optimiser.state[weight] = {
-                    "step": torch.tensor(float(step), device=weight.device),
-                    "exp_avg": file.get_tensor(f"mean/{name}").to(weight.device),
-                    "exp_avg_sq": file.get_tensor(f"square/{name}").to(weight.device),
-                }
-    return read_json(work / STEPS)[:step]
+@contextmanager
+def _training(vlm: VLM, knobs: Train) -> Iterator[None]:
+    """Inside, dropout is on and, if asked, activations are computed again instead of kept."""
+    network = vlm.network
+    if knobs.gradient_checkpointing:
+        if not network.supports_gradient_checkpointing:
+            raise ModelError(
+                str(vlm.base), "it cannot compute activations again", "Set train.gradient_checkpointing: false."
+            )
+        network.gradient_checkpointing_enable({"use_reentrant": False})
+    vlm.model.train()
+    try:
+        yield
+    finally:
+        vlm.model.eval()
+        if knobs.gradient_checkpointing:
+            network.gradient_checkpointing_disable()

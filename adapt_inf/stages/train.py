@@ -29,7 +29,7 @@ CHECKPOINTS = ".checkpoints"
 
 
 def run(ctx: StageContext) -> dict[str, Any]:
-    """Write rounds/<round>/model."""
+    """Write rounds/<round>/model; the report, which is no part of it, says how fast training was."""
     frame = selected_rows(ctx)
     knobs, seed = ctx.params.train, ctx.params.seed
     rows = hashlib.sha256("\n".join(frame["sample_id"] + "\t" + frame["content_hash"]).encode()).hexdigest()
@@ -38,10 +38,11 @@ def run(ctx: StageContext) -> dict[str, Any]:
         checkpoints = out / CHECKPOINTS
         checkpoints.mkdir(exist_ok=True)
         vlm = with_adapter(load_vlm(parent, device="auto", trainable=True), knobs, seed)
-        log = train(vlm, SampleStore(frame), knobs, seed, checkpoints)
+        trained = train(vlm, SampleStore(frame), knobs, seed, checkpoints)
         save_adapter(vlm, out, home=ctx.project.output(ctx.round, "model"))
-        write_text(out / LOG, "".join(json.dumps(row) + "\n" for row in log))
+        write_text(out / LOG, "".join(json.dumps(row) + "\n" for row in trained.log))
         shutil.rmtree(checkpoints)
+    log = trained.log
     last = log[-max(1, len(log) // 10) :]
     return {
         "samples": len(frame),
@@ -49,6 +50,8 @@ def run(ctx: StageContext) -> dict[str, Any]:
         "first_loss": log[0]["loss"],
         "last_loss": sum(row["loss"] for row in last) / len(last),  # of the last tenth
         "trained_parameters": sum(p.numel() for p in vlm.model.parameters() if p.requires_grad),
+        "samples_per_second": round(trained.samples / trained.seconds, 1),
+        "tokens_per_second": round(trained.tokens / trained.seconds, 1),
     }
 
 

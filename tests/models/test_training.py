@@ -14,13 +14,16 @@ import numpy as np
 import pytest
 import torch
 from model_samples import make_sample
+from torch import Tensor
 
 from adapt_inf.config import Train
 from adapt_inf.data.samples import Sample
-from adapt_inf.models import training
-from adapt_inf.models.batches import collate
+from adapt_inf.errors import AdaptInfError, ModelError
+from adapt_inf.models import precision, training
+from adapt_inf.models.batches import Batch, collate, encode
+from adapt_inf.models.likelihood import answer_logits, sample_nll
 from adapt_inf.models.lora import with_adapter
-from adapt_inf.models.training import CHECKPOINT, PreparedSamples, learning_rate, train
+from adapt_inf.models.training import CHECKPOINT, PreparedSamples, Tuning, learning_rate, train
 from adapt_inf.models.vlm import VLM, load_vlm, save_adapter
 
 KNOBS = Train(steps=12, batch_size=8, learning_rate=0.02, rank=4, alpha=8, warmup=0.2, weight_decay=0.01, dropout=0.1)
@@ -58,7 +61,7 @@ def saved(vlm: VLM, folder: Path) -> dict[str, bytes]:
 
 def test_the_loss_falls(miniature_model: Path, held: Held, tmp_path: Path) -> None:
     knobs = replace(KNOBS, steps=40, dropout=0.0)
-    log = train(fresh(miniature_model, knobs), held, knobs, 0, tmp_path)
+    log = train(fresh(miniature_model, knobs), held, knobs, 0, tmp_path).log
     assert [row["step"] for row in log] == list(range(1, 41))
     first, last = (np.mean([row["loss"] for row in part]) for part in (log[:4], log[-4:]))
     assert last < first - 1.5
@@ -78,7 +81,7 @@ def test_a_step_is_the_plain_recipe(miniature_model: Path, held: Held, tmp_path:
     """AdamW written out, gradients of a loss summed sample by sample, on one batch that holds everything."""
     knobs = replace(KNOBS, steps=3, batch_size=30, dropout=0.0, max_grad_norm=0.5)
     vlm, slow = fresh(miniature_model, knobs), fresh(miniature_model, knobs)
-    log = train(vlm, held, knobs, 0, tmp_path)
+    log = train(vlm, held, knobs, 0, tmp_path).log
     weights = {name: p for name, p in slow.model.named_parameters() if p.requires_grad}
     mean = {name: torch.zeros_like(p) for name, p in weights.items()}
     square = {name: torch.zeros_like(p) for name, p in weights.items()}
@@ -108,14 +111,28 @@ def test_a_step_is_the_plain_recipe(miniature_model: Path, held: Held, tmp_path:
     )
 
 
-@pytest.mark.parametrize("stop", [5, 6, 11])
+@pytest.mark.parametrize(
+    ("stop", "memory"),
+    [
+        (5, {}),
+        (6, {}),
+        (11, {}),
+        (5, {"micro_batch": 3}),
+        (11, {"micro_batch": 5, "gradient_checkpointing": True}),
+    ],
+)
 def test_a_killed_run_ends_in_the_same_bytes(
-    miniature_model: Path, held: Held, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+    miniature_model: Path,
+    held: Held,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stop: int,
+    memory: dict[str, Any],
 ) -> None:
     """Killed after any step: before the first checkpoint, right at one, or long after."""
-    knobs = replace(KNOBS, checkpoint_steps=3)
+    knobs = replace(KNOBS, checkpoint_steps=3, **memory)
     undisturbed = fresh(miniature_model)
-    log = train(undisturbed, held, knobs, 7, tmp_path / "one")
+    log = train(undisturbed, held, knobs, 7, tmp_path / "one").log
     expected = saved(undisturbed, tmp_path / "expected")
 
     class Killed(BaseException):
@@ -133,9 +150,132 @@ def test_a_killed_run_ends_in_the_same_bytes(
     assert (tmp_path / "two" / CHECKPOINT).is_file()
     torch.manual_seed(999)  # what the next process's random state may be
     resumed = fresh(miniature_model)
-    again = train(resumed, held, knobs, 7, tmp_path / "two")
+    again = train(resumed, held, knobs, 7, tmp_path / "two").log
     assert again == log
     assert saved(resumed, tmp_path / "got") == expected
+
+
+def gradients_of_a_step(vlm: VLM, knobs: Train, batches: list[Batch]) -> tuple[dict[str, Any], list[Tensor]]:
+    """The row of a first step on these micro-batches, and the gradient that it took before clipping."""
+    seen: list[Tensor] = []
+
+    def look(weights: list[Tensor], figures: Tensor) -> Tensor:
+        seen.extend(weight.grad.clone() for weight in weights if weight.grad is not None)
+        return figures
+
+    tuning = Tuning(vlm, knobs, steps=1)
+    tuning.step(batches, sum(len(batch) for batch in batches), look)
+    return tuning.log[0], seen
+
+
+@pytest.mark.parametrize("size", [1, 3, 7])
+def test_micro_batches_give_the_gradient_of_the_whole_batch(miniature_model: Path, held: Held, size: int) -> None:
+    knobs = replace(KNOBS, dropout=0.0)
+    found = []
+    for part in (len(held), size):
+        vlm = fresh(miniature_model, knobs)
+        batches = [collate(vlm, held.samples[at : at + part]) for at in range(0, len(held), part)]
+        found.append(gradients_of_a_step(vlm, knobs, batches))
+    (whole, expected), (row, got) = found
+    assert row == pytest.approx(whole, rel=1e-5)
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_micro_batches_take_the_same_steps(miniature_model: Path, held: Held, tmp_path: Path) -> None:
+    """Two workers, each with a share of 8 cut into 3, 3 and 2."""
+    knobs = replace(KNOBS, dropout=0.0, batch_size=16, steps=6)
+    logs = []
+    for size in (None, 3, 3):
+        work = tmp_path / str(len(logs))
+        logs.append(train(fresh(miniature_model, knobs), held, replace(knobs, micro_batch=size), 0, work).log)
+    assert logs[1] == logs[2]
+    for whole, cut in zip(logs[0], logs[1], strict=True):
+        assert cut == pytest.approx(whole, rel=1e-3)
+
+
+def test_activations_computed_again_give_the_same_gradients_and_are_not_kept(miniature_model: Path, held: Held) -> None:
+    """Dropout masks included, outside the last layer: its feed-forward part sees other positions."""
+    held_bytes, outcomes = [], []
+    for again in (False, True):
+        knobs = replace(KNOBS, gradient_checkpointing=again, targets=r".*language_model\.layers\.[012]\..*_proj")
+        vlm = fresh(miniature_model, knobs)
+        weights = {weight.data_ptr() for weight in vlm.model.parameters()}
+        kept: dict[int, int] = {}
+
+        def keep(tensor: Tensor, kept: dict[int, int] = kept, weights: set[int] = weights) -> Tensor:
+            if tensor.data_ptr() not in weights:
+                kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with training._training(vlm, knobs), torch.random.fork_rng():
+            torch.manual_seed(0)  # of the dropout
+            batch = collate(vlm, held.samples)
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                sample_nll(*answer_logits(vlm, batch), n=len(batch))
+            outcomes.append(gradients_of_a_step(vlm, knobs, [batch]))
+        held_bytes.append(sum(kept.values()))
+        assert not any(getattr(module, "gradient_checkpointing", False) for module in vlm.model.modules())
+    assert held_bytes[1] < 0.3 * held_bytes[0]
+    assert outcomes[1][0] == pytest.approx(outcomes[0][0], rel=1e-6)
+    for a, b in zip(outcomes[0][1], outcomes[1][1], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-7)
+
+
+def test_in_bf16_the_loss_falls_as_in_float32_and_weights_stay_float32(
+    miniature_model: Path, held: Held, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a GPU does, on the CPU's own bf16."""
+    knobs = replace(KNOBS, dropout=0.0, steps=20)
+    logs = []
+    for name in ("float32", "bfloat16"):
+        monkeypatch.setattr(precision, "precision", lambda _, name=name: name)
+        vlm = fresh(miniature_model, knobs)
+        logs.append([row["loss"] for row in train(vlm, held, knobs, 0, tmp_path / name).log])
+        assert {weight.dtype for weight in vlm.model.parameters()} == {torch.float32}
+    assert logs[0] != logs[1]
+    assert logs[1] == pytest.approx(logs[0], rel=0.05)
+
+
+@pytest.mark.parametrize("batch_size", [8, 16])
+def test_a_loss_that_is_no_number_ends_the_run_with_step_and_mend(
+    miniature_model: Path, held: Held, tmp_path: Path, capfd: pytest.CaptureFixture[str], batch_size: int
+) -> None:
+    knobs = replace(KNOBS, learning_rate=1e30, warmup=0.0, batch_size=batch_size, checkpoint_steps=1)
+    with pytest.raises(AdaptInfError, match=r"at step 2 of 12.\n.*Lower train.learning_rate, which is 1e\+30"):
+        train(fresh(miniature_model), held, knobs, 0, tmp_path)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("batch_size", [8, 16])
+def test_a_sample_that_the_model_cannot_read_is_named(
+    miniature_model: Path, held: Held, tmp_path: Path, capfd: pytest.CaptureFixture[str], batch_size: int
+) -> None:
+    """Whichever worker comes upon it."""
+    for place in range(0, 30, 7):
+        samples = list(held.samples)
+        samples[place] = make_sample("long", 0, [("What colour is it? " * 100, "red")])
+        with pytest.raises(AdaptInfError, match=r"sample drop/long: .*of which the model takes 256"):
+            train(fresh(miniature_model), Held(samples), replace(KNOBS, batch_size=batch_size), 0, tmp_path)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_model_that_cannot_compute_activations_again_is_named(
+    miniature_model: Path, held: Held, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vlm = fresh(miniature_model)
+    monkeypatch.setattr(type(vlm.network), "supports_gradient_checkpointing", False)
+    with pytest.raises(ModelError, match=r"Set train\.gradient_checkpointing: false"):
+        train(vlm, held, replace(KNOBS, gradient_checkpointing=True), 0, tmp_path)
+
+
+@pytest.mark.parametrize("batch_size", [7, 16])
+def test_samples_and_tokens_are_counted(miniature_model: Path, held: Held, tmp_path: Path, batch_size: int) -> None:
+    vlm = fresh(miniature_model)
+    trained = train(vlm, held, replace(KNOBS, steps=None, epochs=2, batch_size=batch_size), 0, tmp_path)
+    assert trained.samples == 2 * len(held)
+    assert trained.tokens == 2 * sum(len(item.ids) for item in encode(vlm, held.samples))
+    assert trained.seconds > 0
 
 
 def test_seeds_give_other_weights_and_the_outer_random_state_is_left_alone(
@@ -175,7 +315,7 @@ def test_without_room_samples_are_prepared_again_and_nothing_else_changes(
 
 
 def test_epochs_become_steps(miniature_model: Path, held: Held, tmp_path: Path) -> None:
-    log = train(fresh(miniature_model), held, replace(KNOBS, steps=None, epochs=1.5), 0, tmp_path)
+    log = train(fresh(miniature_model), held, replace(KNOBS, steps=None, epochs=1.5), 0, tmp_path).log
     assert len(log) == 6  # four batches an epoch
     assert sum(row["samples"] for row in log[:4]) == len(held)
 

@@ -11,7 +11,7 @@ from killing import kill_midway
 from trained_project import begin_round, context, make_lineage, write_selection
 
 from adapt_inf.data.manifest import candidates
-from adapt_inf.errors import StageInputError
+from adapt_inf.errors import AdaptInfError, StageInputError
 from adapt_inf.files import folder_digest, read_json
 from adapt_inf.models.vlm import load_vlm
 from adapt_inf.stages import train
@@ -30,6 +30,7 @@ def test_the_adapter_processor_and_log_are_left(tmp_path: Path, miniature_model:
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     assert report["samples"] == len(selected_rows(ctx)) == 14
     assert report["steps"] == 6
+    assert report["tokens_per_second"] > report["samples_per_second"] > 0
     assert read_json(out / "model.json")["base"] == "../../base/model"
     assert load_vlm(out).adapted
     assert str(tmp_path) not in "".join(path.read_text(errors="ignore") for path in out.iterdir())
@@ -57,8 +58,12 @@ def test_the_same_bytes_twice_and_others_for_another_seed(tmp_path: Path, miniat
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_goes_on_after_a_kill_with_the_same_bytes(tmp_path: Path, miniature_model: Path) -> None:
+@pytest.mark.parametrize("micro_batch", [None, 3])
+def test_goes_on_after_a_kill_with_the_same_bytes(
+    tmp_path: Path, miniature_model: Path, micro_batch: int | None
+) -> None:
     knobs = {"steps": 60, "batch_size": 4, "rank": 4, "alpha": 8, "checkpoint_steps": 1, "dropout": 0.1}
+    knobs["micro_batch"] = micro_batch
     undisturbed = begin_round(
         make_lineage(tmp_path / "undisturbed", miniature_model, train=knobs), "r001", "base", "fresh"
     )
@@ -70,6 +75,14 @@ def test_goes_on_after_a_kill_with_the_same_bytes(tmp_path: Path, miniature_mode
     killed = context(project, "r001")
     train.run(killed)
     assert folder_digest(killed.input("model")) == folder_digest(undisturbed.input("model"))
+
+
+def test_a_run_that_diverges_publishes_nothing(tmp_path: Path, miniature_model: Path) -> None:
+    knobs = {"steps": 6, "batch_size": 4, "learning_rate": 1e30, "warmup": 0.0}
+    ctx = begin_round(make_lineage(tmp_path, miniature_model, train=knobs), "r001", "base", "fresh")
+    with pytest.raises(AdaptInfError, match=r"at step 2 of 6.\n.*Lower train\.learning_rate"):
+        train.run(ctx)
+    assert not ctx.project.output("r001", "model").exists()
 
 
 def test_rows_stand_in_candidate_order_whatever_the_selections_order(tmp_path: Path, miniature_model: Path) -> None:
