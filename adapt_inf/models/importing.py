@@ -91,19 +91,17 @@ def _check_model(source: str, folder: Path) -> tuple[int, str]:
     try:
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
     except LOAD_FAULTS as error:
-        raise ModelError(source, first_line(error)) from error
+        raise ModelError(source, first_line(error).replace(str(folder), source)) from error
     if type(config) not in AutoModelForImageTextToText._model_mapping:
         raise ModelError(source, f"it is no image-text-to-text model (model_type {config.model_type})")
     device = pick_device("cpu")
     try:
         model, processor = load_base(folder, device, complete=True)
-        if getattr(processor, "image_processor", None) is None or getattr(processor, "tokenizer", None) is None:
-            raise ModelError(source, "its processor has no image processor or no tokenizer")
         if not chat_template(processor):
             raise ModelError(source, NO_TEMPLATE, MEND_TEMPLATE)
         encode(VLM(model, processor, device, adapted=False, base=folder), [_probe()])
     except ModelError as error:  # it names the copy; the user knows the source
-        raise ModelError(source, error.problem, error.mend) from error
+        raise ModelError(source, error.problem.replace(str(folder), source), error.mend) from error
     except SampleError as error:
         raise ModelError(source, f"of a picture with a question and an answer, {error.problem}") from error
     return sum(parameter.numel() for parameter in model.parameters()), str(config.model_type)

@@ -23,6 +23,10 @@ PROJECTOR = re.compile(
     r"(^|[._])(projector|connector|merger|aligner|multi_modal_projector|modality_projection)([._]|$)"
 )
 
+MEND_TARGETS = (
+    "Set train.targets in params.yaml to text, text+projector, or a regular expression for whole names of its modules."
+)
+
 
 def with_adapter(vlm: VLM, knobs: Train, seed: int) -> VLM:
     """The model with an adapter that takes gradients: the one that it has, or a new one drawn from `seed`.
@@ -79,13 +83,15 @@ def target_modules(vlm: VLM, targets: str) -> list[str]:
         try:
             pattern = re.compile(targets)
         except re.error as error:
-            raise ModelError(str(vlm.base), f"train.targets {targets!r} is no regular expression ({error})") from error
+            raise ModelError(
+                str(vlm.base), f"train.targets {targets!r} is no regular expression ({error})", MEND_TARGETS
+            ) from error
         names = [name for name in linears if pattern.fullmatch(name)]
     head = network.get_output_embeddings()
     if head is not None and head.weight is network.get_input_embeddings().weight:
         names = [name for name in names if linears[name] is not head]
     if not names:
-        raise ModelError(str(vlm.base), f"train.targets {targets!r} matches none of its linear maps")
+        raise ModelError(str(vlm.base), f"train.targets {targets!r} matches none of its linear maps", MEND_TARGETS)
     return sorted(names)
 
 

@@ -42,6 +42,17 @@ LOAD_FAULTS = (
 )
 
 
+MEND_PACKAGE = (
+    "Install what it asks for (torchvision and num2words: `pip install 'adapt-inf[torchvision]'`); "
+    "instead of a quantised model, name a copy of it in bf16 or fp32."
+)
+MEND_PROCESSOR = (
+    "Copy its processor_config.json or preprocessor_config.json, and its tokenizer's files, into the folder."
+)
+MEND_BASE = "Bring it back with `dvc checkout`, or start a project from the other base."
+VERIFIED_BYTES = 1 << 30  # of a base: up to here hashing it at each load takes about a second
+
+
 @dataclass
 class VLM:
     """A model with its processor, ready to run.
@@ -136,9 +147,18 @@ def load_base(folder: Path, place: torch.device, *, complete: bool = False) -> t
             use_safetensors=True,
             local_files_only=True,
         )
-        processor = AutoProcessor.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    except ImportError as error:
+        raise ModelError(str(folder), first_line(error), MEND_PACKAGE) from error
     except LOAD_FAULTS as error:
         raise ModelError(str(folder), first_line(error)) from error
+    try:
+        processor = AutoProcessor.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    except ImportError as error:
+        raise ModelError(str(folder), first_line(error), MEND_PACKAGE) from error
+    except LOAD_FAULTS as error:
+        raise ModelError(str(folder), f"its processor does not load ({first_line(error)})", MEND_PROCESSOR) from error
+    if getattr(processor, "image_processor", None) is None or getattr(processor, "tokenizer", None) is None:
+        raise ModelError(str(folder), "its processor has no image processor or no tokenizer", MEND_PROCESSOR)
     if complete and info["missing_keys"]:
         raise ModelError(str(folder), f"its weights lack {sorted(info['missing_keys'])[0]} and leave it at random")
     model.requires_grad_(False)
@@ -146,13 +166,26 @@ def load_base(folder: Path, place: torch.device, *, complete: bool = False) -> t
 
 
 def _base_of(folder: Path) -> Path:
-    card = folder / MODEL_CARD
-    if not card.is_file():
+    """The base that the adapter's model.json names, if it is still the one that the adapter was trained on.
+
+    Its size is compared always, its digest up to VERIFIED_BYTES: hashing the weights of a large model would take as
+    long as loading them.
+    """
+    path = folder / MODEL_CARD
+    if not path.is_file():
         raise ModelError(str(folder), f"an adapter without {MODEL_CARD}, so its base is unknown")
-    base = Path(os.path.normpath(folder / read_json(card)["base"]))
+    card = read_json(path)
+    base = Path(os.path.normpath(folder / card["base"]))
     if not base.is_dir():
-        raise ModelError(str(folder), f"its base {base} is not there")
+        raise ModelError(str(folder), f"its base {base} is not there", MEND_BASE)
+    size = _folder_bytes(base)
+    if size != card["base_bytes"] or (size <= VERIFIED_BYTES and folder_digest(base) != card["base_digest"]):
+        raise ModelError(str(folder), f"its base {base} is not the one that it was trained on", MEND_BASE)
     return base
+
+
+def _folder_bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def save_adapter(vlm: VLM, folder: Path, home: Path | None = None) -> None:
@@ -172,7 +205,8 @@ def save_adapter(vlm: VLM, folder: Path, home: Path | None = None) -> None:
     write_whole(folder / ADAPTER_WEIGHTS, lambda part: save_file(weights, part, metadata={"format": "pt"}))
     write_json(folder / ADAPTER_CONFIG, _adapter_config(vlm, base))
     vlm.processor.save_pretrained(str(folder))
-    write_json(folder / MODEL_CARD, {"base": base, "base_digest": folder_digest(vlm.base)})
+    card = {"base": base, "base_bytes": _folder_bytes(vlm.base), "base_digest": folder_digest(vlm.base)}
+    write_json(folder / MODEL_CARD, card)
 
 
 def _adapter_config(vlm: VLM, base: str) -> dict[str, Any]:
@@ -188,6 +222,6 @@ def _plain(value: Any) -> Any:
 
 
 def first_line(error: BaseException) -> str:
-    """What a library's exception says, as one clause of ours."""
+    """What a library's exception says first, as one clause of ours."""
     text = str(error).strip()
-    return text.splitlines()[0].rstrip(".") if text else type(error).__name__
+    return text.splitlines()[0].split(". ")[0].rstrip(".") if text else type(error).__name__

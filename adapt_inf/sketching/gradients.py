@@ -34,6 +34,18 @@ from adapt_inf.sketching.store import Features
 BLOCK_BYTES = 2**20  # of gradients: fits a core's second-level cache (the best of 64 KB .. 8 MB)
 MEMORY_MB = 1024  # for the sketch's own arrays, where nothing else is said
 
+DIFFERENTIABLE = (torch.float64, torch.float32, torch.bfloat16, torch.float16)  # not packed integers, nor 8-bit floats
+NOTHING_THERE = {
+    "lora": (
+        "no adapter",
+        "Set `sketch.params` to auto or full, or `sketch.layers` to layers that the adapter lies on.",
+    ),
+    "full": (
+        "no linear map",
+        "Set `sketch.layers` to others; of a model whose maps are quantised, name a copy in bf16 or fp32.",
+    ),
+}
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -73,13 +85,17 @@ def make_plan(vlm: VLM, layers: Literal["middle", "last"] | list[int], params: L
     layers have an adapter.
 
     Raises:
-        ModelError: no such layer, no linear map in it, or `lora` without an adapter there.
+        ModelError: no such layer, no linear map in it, `lora` without an adapter there, or weights that are packed.
     """
     stack = decoder_layers(vlm)
     try:
         indices = choose_layers(layers, len(stack))
     except ValueError as error:
-        raise ModelError(str(vlm.base), f"sketch.layers asks for {error}") from error
+        raise ModelError(
+            str(vlm.base),
+            f"sketch.layers asks for {error}",
+            f"Set it to middle, last, or numbers from 0 to {len(stack) - 1} (from -1 for the last to {-len(stack)}).",
+        ) from error
     factors: list[tuple[str, nn.Linear]] = []
     weights: list[tuple[str, nn.Linear]] = []
     for index in indices:
@@ -97,8 +113,16 @@ def make_plan(vlm: VLM, layers: Literal["middle", "last"] | list[int], params: L
     chosen: Literal["lora", "full"] = "lora" if params == "lora" or (params == "auto" and factors) else "full"
     maps = factors if chosen == "lora" else weights
     if not maps:
-        what = "no adapter" if chosen == "lora" else "no linear map"
-        raise ModelError(str(vlm.base), f"there is {what} in layers {list(indices)} of its text decoder")
+        what, mend = NOTHING_THERE[chosen]
+        raise ModelError(str(vlm.base), f"there is {what} in layers {list(indices)} of its text decoder", mend)
+    for name, module in maps:
+        if module.weight.dtype not in DIFFERENTIABLE:
+            kind = str(module.weight.dtype).removeprefix("torch.")
+            raise ModelError(
+                str(vlm.base),
+                f"layer {name} of its text decoder is quantised ({kind}), so its weights have no gradient",
+                "Name a copy in bf16 or fp32, or set `sketch.params: lora` where an adapter lies on these layers.",
+            )
     names, modules = zip(*maps, strict=True)
     return Plan(layers=indices, params=chosen, names=names, modules=modules)
 

@@ -21,13 +21,15 @@ def source(tmp_path: Path, miniature_model: Path) -> Path:
     return Path(shutil.copytree(miniature_model, tmp_path / "source"))
 
 
-def refused(source: Path | str, tmp_path: Path) -> str:
+def refused(source: Path | str, tmp_path: Path, mend: str = "") -> str:
     out = tmp_path / "out"
     with pytest.raises(ModelError) as error:
         import_model(str(source), out)
     assert not out.exists()
     assert len(error.value.message.splitlines()) == 1
     assert str(source) in error.value.message
+    assert str(out) not in error.value.message
+    assert mend in error.value.mend
     return error.value.message
 
 
@@ -86,12 +88,28 @@ def test_missing_weights_are_refused(source: Path, tmp_path: Path) -> None:
 
 def test_a_processor_without_a_chat_template_is_refused(source: Path, tmp_path: Path) -> None:
     (source / "chat_template.jinja").unlink()
-    assert "no chat template" in refused(source, tmp_path)
+    assert "no chat template" in refused(source, tmp_path, mend="Put a chat_template.jinja into its folder")
+
+
+def test_a_model_without_an_image_processor_is_refused(source: Path, tmp_path: Path) -> None:
+    config = read_json(source / "processor_config.json")
+    del config["image_processor"]
+    write_json(source / "processor_config.json", config)
+    mend = "Copy its processor_config.json or preprocessor_config.json"
+    assert "its processor does not load (Can't load image processor" in refused(source, tmp_path, mend)
 
 
 def test_a_processor_that_is_not_there_is_refused(source: Path, tmp_path: Path) -> None:
     (source / "processor_config.json").unlink()
-    refused(source, tmp_path)
+    refused(source, tmp_path, mend="Copy its processor_config.json")
+
+
+@pytest.mark.parametrize("method", ["bitsandbytes", "gptq"])
+def test_a_quantised_model_whose_packages_are_not_there_is_refused(source: Path, tmp_path: Path, method: str) -> None:
+    config = read_json(source / "config.json")
+    config["quantization_config"] = {"quant_method": method, "load_in_4bit": True, "bits": 4}
+    write_json(source / "config.json", config)
+    assert "requires" in refused(source, tmp_path, mend="name a copy of it in bf16 or fp32")
 
 
 def test_a_template_that_drops_the_answer_is_refused(tmp_path: Path) -> None:

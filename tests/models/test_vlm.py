@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from adapt_inf.data.samples import Sample
 from adapt_inf.errors import ModelError
 from adapt_inf.files import folder_digest, read_json
+from adapt_inf.models import vlm as vlm_module
 from adapt_inf.models.batches import collate
 from adapt_inf.models.vlm import VLM, load_vlm, save_adapter
 
@@ -84,6 +85,27 @@ def test_a_lost_base_is_named(project: Path) -> None:
     save_adapter(adapted(project), folder)
     shutil.rmtree(project / "rounds" / "base")
     with pytest.raises(ModelError, match=r"its base .* is not there"):
+        load_vlm(folder)
+
+
+@pytest.mark.parametrize("verified", [True, False])
+def test_another_base_than_the_adapters_own_is_refused(
+    project: Path, verified: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Above some size by the number of bytes alone, for hashing would take as long as loading."""
+    folder, base = project / "rounds" / "r001" / "model", project / "rounds" / "base" / "model"
+    save_adapter(adapted(project), folder)
+    if not verified:
+        monkeypatch.setattr(vlm_module, "VERIFIED_BYTES", 10)
+    weights = (base / "model.safetensors").read_bytes()
+    (base / "model.safetensors").write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
+    if verified:
+        with pytest.raises(ModelError, match=r"is not the one that it was trained on\.\n  Bring it back"):
+            load_vlm(folder)
+    else:
+        assert load_vlm(folder).adapted
+    (base / "README.txt").write_text("more")
+    with pytest.raises(ModelError, match="is not the one that it was trained on"):
         load_vlm(folder)
 
 

@@ -149,13 +149,33 @@ def test_choose_layers(layers: Literal["middle", "last"] | list[int], count: int
 
 @pytest.mark.parametrize("layers", [[4], [-5], []])
 def test_layers_that_are_not_there(vlm: VLM, layers: list[int]) -> None:
-    with pytest.raises(ModelError, match=r"sketch\.layers"):
+    with pytest.raises(ModelError, match=r"sketch\.layers(.|\n)*numbers from 0 to 3 \(from -1 for the last to -4\)"):
         make_plan(vlm, layers, "full")
 
 
 def test_lora_without_an_adapter(vlm: VLM) -> None:
-    with pytest.raises(ModelError, match="no adapter"):
+    with pytest.raises(ModelError, match=r"no adapter in layers \[2\](.|\n)*Set `sketch.params` to auto or full"):
         make_plan(vlm, "middle", "lora")
+
+
+def test_a_layer_without_linear_maps(vlm: VLM) -> None:
+    decoder_layers(vlm)[2] = torch.nn.Identity()
+    with pytest.raises(ModelError, match=r"no linear map in layers \[2\](.|\n)*Set `sketch.layers` to others"):
+        make_plan(vlm, "middle", "full")
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float8_e4m3fn])
+def test_quantised_weights_are_named(vlm: VLM, adapted: VLM, dtype: torch.dtype) -> None:
+    """Packed as bitsandbytes does; the factors of an adapter on them are still there to be sketched."""
+    for model in (vlm, adapted):
+        linear = decoder_layers(model)[2].self_attn.q_proj
+        linear = getattr(linear, "base_layer", linear)
+        linear.weight = torch.nn.Parameter(torch.zeros(512, 1).to(dtype), requires_grad=False)
+        name = str(dtype).removeprefix("torch.")
+        with pytest.raises(ModelError, match=rf"layer 2.self_attn.q_proj .* is quantised \({name}\)") as error:
+            make_plan(model, "middle", "full")
+        assert "sketch.params: lora" in error.value.mend
+    assert make_plan(adapted, "middle", "auto").params == "lora"
 
 
 def slow_hidden(vlm: VLM, sample: Sample, layer: int) -> torch.Tensor:
