@@ -1,16 +1,23 @@
 # Two commands for a fresh machine: `make demo` and `make test`. Each makes .venv when it is not there.
+# A third, `make families`, has an environment of its own, with torchvision, which some model families need.
 
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+VISION := .venv-torchvision
 
-.PHONY: demo test lint
+.PHONY: demo test lint families
 
 demo: $(VENV)/installed
 	$(BIN)/adapt-inf demo
 
 test: $(VENV)/installed-dev lint
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+# The import first: the tests choose the families by whether torchvision is there, and here all of them must be tried.
+families: $(VISION)/installed
+	$(VISION)/bin/python -c "import torchvision"
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive HF_HUB_OFFLINE=1 $(VISION)/bin/python -m pytest tests/families
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -27,3 +34,10 @@ $(VENV)/installed-dev: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@ $(VENV)/installed
+
+# The same versions, but for torch and what torchvision brings.
+$(VISION)/installed: pyproject.toml constraints.txt constraints-torchvision.txt
+	test -x $(VISION)/bin/python || $(PYTHON) -m venv $(VISION)
+	grep -v '^torch==' constraints.txt | cat - constraints-torchvision.txt > $(VISION)/constraints.txt
+	$(VISION)/bin/pip install --quiet --constraint $(VISION)/constraints.txt --editable '.[dev,torchvision]'
+	touch $@

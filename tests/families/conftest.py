@@ -16,7 +16,7 @@ from adapt_inf.config import Train
 from adapt_inf.data.samples import Sample
 from adapt_inf.models.importing import import_model
 from adapt_inf.models.lora import with_adapter
-from adapt_inf.models.training import train
+from adapt_inf.models.training import Trained, train
 from adapt_inf.models.vlm import VLM, load_vlm, save_adapter
 
 KNOBS = Train(steps=3, batch_size=4, learning_rate=2e-2, warmup=0, rank=3, alpha=6)
@@ -80,8 +80,8 @@ def samples(family: Family, text: Sample) -> list[Sample]:
 
 
 @pytest.fixture(scope="session")
-def trained(project: Path, samples: list[Sample]) -> tuple[VLM, list[dict[str, Any]]]:
-    """The family with an adapter after a few steps, and the log of these."""
+def trained(project: Path, samples: list[Sample]) -> tuple[VLM, Trained]:
+    """The family with an adapter after a few steps, and what they did."""
     vlm = with_adapter(load_vlm(project / "rounds" / "base" / "model"), KNOBS, seed=1)
     work = project / "work"
     work.mkdir()
@@ -89,7 +89,7 @@ def trained(project: Path, samples: list[Sample]) -> tuple[VLM, list[dict[str, A
 
 
 @pytest.fixture(scope="session")
-def adapted(project: Path, trained: tuple[VLM, Any]) -> VLM:
+def adapted(project: Path, trained: tuple[VLM, Trained]) -> VLM:
     """The trained family as a later round loads it."""
     save_adapter(trained[0], project / "rounds" / "r001" / "model")
     return load_vlm(project / "rounds" / "r001" / "model")

@@ -33,7 +33,7 @@ def slow(vlm: VLM, sample: Sample, weights: list[torch.Tensor]) -> tuple[torch.T
     p = log_p.exp()
     error = p - torch.nn.functional.one_hot(labels, p.shape[1])
     signals = [loss, error.norm(dim=1).mean(), -(p * log_p).sum(1).mean()]
-    return torch.cat([part.flatten() for part in parts]), [float(signal) for signal in signals]
+    return torch.cat([part.flatten() for part in parts]), [signal.item() for signal in signals]
 
 
 def batched(sketcher: Sketcher, batch: Batch) -> tuple[torch.Tensor, Signals]:

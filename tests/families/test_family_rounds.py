@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 from family_models import Family
 from peft.tuners.lora import LoraLayer
@@ -13,11 +13,15 @@ from adapt_inf.data.samples import Sample
 from adapt_inf.models.batches import collate
 from adapt_inf.models.chat import takes_suffix
 from adapt_inf.models.generation import answer, as_base
+from adapt_inf.models.training import Trained
 from adapt_inf.models.vlm import VLM, load_vlm
+from adapt_inf.sketching.gradients import Sketcher
+from adapt_inf.sketching.grounding import WithoutImage
+from adapt_inf.sketching.signals import AnswerPass
 
 
-def test_a_few_steps_learn(trained: tuple[VLM, list[dict[str, Any]]]) -> None:
-    _, log = trained
+def test_a_few_steps_learn(trained: tuple[VLM, Trained]) -> None:
+    log = trained[1].log
     assert len(log) == 3
     assert log[-1]["loss"] < log[0]["loss"]
     assert all(row["gradient_norm"] > 0 for row in log)
@@ -40,7 +44,7 @@ def test_the_adapter_lies_on_every_map_of_the_text_and_on_the_projector(family: 
 
 
 def test_an_adapter_comes_back_with_the_same_logits(
-    trained: tuple[VLM, Any], adapted: VLM, samples: list[Sample]
+    trained: tuple[VLM, Trained], adapted: VLM, samples: list[Sample]
 ) -> None:
     before, _ = trained
     ours, theirs = collate(before, samples).inputs, collate(adapted, samples).inputs
@@ -54,7 +58,7 @@ def test_an_adapter_comes_back_with_the_same_logits(
 
 
 def test_generates_the_same_after_loading_again(
-    trained: tuple[VLM, Any], adapted: VLM, vlm: VLM, samples: list[Sample]
+    trained: tuple[VLM, Trained], adapted: VLM, vlm: VLM, samples: list[Sample]
 ) -> None:
     before = answer(trained[0], samples, 6, batch_size=2)
     assert answer(adapted, samples, 6, batch_size=2) == before
@@ -85,5 +89,16 @@ def test_generation_is_greedy(vlm: VLM, samples: list[Sample]) -> None:
         assert answer(vlm, [sample], 4, 1) == [vlm.tokenizer.decode(said, skip_special_tokens=True).strip()]
 
 
-def test_a_round_starts_from_a_copy_that_loads_alone(project: Path) -> None:
-    assert not load_vlm(project / "rounds" / "base" / "model").adapted
+def test_weights_in_bf16_as_a_gpu_holds_them(project: Path, adapted: VLM, samples: list[Sample]) -> None:
+    """Processors give pixels in float32 whatever the weights are."""
+    rough = load_vlm(project / "rounds" / "r001" / "model")
+    rough.model.to(torch.bfloat16)
+    batch = collate(adapted, samples)
+    ours, exact = (Sketcher(vlm, dim=256)(batch) for vlm in (rough, adapted))
+    assert torch.nn.functional.cosine_similarity(ours.sketches, exact.sketches).min() > 0.95
+    torch.testing.assert_close(ours.signals.nll, exact.signals.nll, rtol=0.05, atol=0)
+    for without in ("blank", "drop"):
+        found = WithoutImage(rough, AnswerPass(rough), without, 3)(samples)
+        expected = WithoutImage(adapted, AnswerPass(adapted), without, 3)(samples)
+        np.testing.assert_allclose(found, expected, rtol=0.05)
+    assert len(answer(rough, samples, 3, batch_size=2)) == len(samples)
