@@ -42,10 +42,8 @@ LOAD_FAULTS = (
 )
 
 
-MEND_PACKAGE = (
-    "Install what it asks for (torchvision and num2words: `pip install 'adapt-inf[torchvision]'`); "
-    "instead of a quantised model, name a copy of it in bf16 or fp32."
-)
+MEND_WEIGHTS = "Install what it asks for, or name a copy of the model in bf16 or fp32."
+MEND_PACKAGE = "Install what it asks for: the extra `torchvision` of adapt-inf brings torchvision and num2words."
 MEND_PROCESSOR = (
     "Copy its processor_config.json or preprocessor_config.json, and its tokenizer's files, into the folder."
 )
@@ -148,7 +146,7 @@ def load_base(folder: Path, place: torch.device, *, complete: bool = False) -> t
             local_files_only=True,
         )
     except ImportError as error:
-        raise ModelError(str(folder), first_line(error), MEND_PACKAGE) from error
+        raise ModelError(str(folder), first_line(error), MEND_WEIGHTS) from error
     except LOAD_FAULTS as error:
         raise ModelError(str(folder), first_line(error)) from error
     try:

@@ -9,6 +9,7 @@ import pytest
 from miniature import make_miniature
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.utils import is_torchvision_available
 
 from adapt_inf.errors import ModelError
 from adapt_inf.files import folder_digest, read_json, write_json
@@ -104,12 +105,27 @@ def test_a_processor_that_is_not_there_is_refused(source: Path, tmp_path: Path) 
     refused(source, tmp_path, mend="Copy its processor_config.json")
 
 
+def test_a_processor_that_needs_a_package_says_which(source: Path, tmp_path: Path) -> None:
+    """A processor for videos, too, needs torchvision; where that is, this one lacks the numbers that it counts with."""
+    config = read_json(source / "processor_config.json")
+    video = {"video_processor_type": "LlavaOnevisionVideoProcessor"}
+    write_json(
+        source / "processor_config.json",
+        config | {"processor_class": "LlavaOnevisionProcessor", "video_processor": video},
+    )
+    if is_torchvision_available():
+        refused(source, tmp_path)
+    else:
+        mend = "the extra `torchvision` of adapt-inf brings torchvision"
+        assert "requires the Torchvision library" in refused(source, tmp_path, mend)
+
+
 @pytest.mark.parametrize("method", ["bitsandbytes", "gptq"])
 def test_a_quantised_model_whose_packages_are_not_there_is_refused(source: Path, tmp_path: Path, method: str) -> None:
     config = read_json(source / "config.json")
     config["quantization_config"] = {"quant_method": method, "load_in_4bit": True, "bits": 4}
     write_json(source / "config.json", config)
-    assert "requires" in refused(source, tmp_path, mend="name a copy of it in bf16 or fp32")
+    assert "requires" in refused(source, tmp_path, mend="name a copy of the model in bf16 or fp32")
 
 
 def test_a_template_that_drops_the_answer_is_refused(tmp_path: Path) -> None:
