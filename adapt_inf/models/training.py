@@ -115,7 +115,7 @@ def train(vlm: VLM, samples: Samples, knobs: Train, seed: int, work: Path) -> Tr
     steps = knobs.steps or max(1, round(knobs.epochs * batches_per_epoch))
     tuning = Tuning(vlm, knobs, steps)
     tuning.resume(work)
-    order = enumerate(_order(lengths, knobs.batch_size, seed, steps), start=1)
+    order = enumerate(batch_order(lengths, knobs.batch_size, seed, steps), start=1)
     workers = worker_count(vlm.device, min(len(samples), knobs.batch_size) // LEAST_PER_WORKER)
 
     def run(rank: int) -> Trained:
@@ -147,7 +147,7 @@ def train(vlm: VLM, samples: Samples, knobs: Train, seed: int, work: Path) -> Tr
                     tuning.keep(work)
         return Trained(tuning.log, time.monotonic() - started, seen, tokens)
 
-    with _training(vlm, knobs), MeetingPlace(workers) as meeting:
+    with training_mode(vlm, knobs), MeetingPlace(workers) as meeting:
         return run_workers(workers, run)
 
 
@@ -246,7 +246,7 @@ def _lengths(vlm: VLM, samples: Samples) -> NDArray[np.int64]:
     return np.concatenate(parts)
 
 
-def _order(lengths: NDArray[np.int64], batch_size: int, seed: int, steps: int) -> Iterator[NDArray[np.int64]]:
+def batch_order(lengths: NDArray[np.int64], batch_size: int, seed: int, steps: int) -> Iterator[NDArray[np.int64]]:
     """The batches of all epochs, one after the other, `steps` in all."""
     step = epoch = 0
     while step < steps:
@@ -264,7 +264,7 @@ def _derived(seed: int, *place: int) -> int:
 
 
 @contextmanager
-def _training(vlm: VLM, knobs: Train) -> Iterator[None]:
+def training_mode(vlm: VLM, knobs: Train) -> Iterator[None]:
     """Inside, dropout is on and, if asked, activations are computed again instead of kept."""
     network = vlm.network
     if knobs.gradient_checkpointing:

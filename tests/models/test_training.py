@@ -15,15 +15,15 @@ import pytest
 import torch
 from model_samples import make_sample
 from torch import Tensor
+from training_steps import first_step
 
 from adapt_inf.config import Train
 from adapt_inf.data.samples import Sample
 from adapt_inf.errors import AdaptInfError, ModelError
 from adapt_inf.models import precision, training
-from adapt_inf.models.batches import Batch, collate, encode
-from adapt_inf.models.likelihood import answer_logits, sample_nll
+from adapt_inf.models.batches import collate, encode
 from adapt_inf.models.lora import with_adapter
-from adapt_inf.models.training import CHECKPOINT, PreparedSamples, Tuning, learning_rate, train
+from adapt_inf.models.training import CHECKPOINT, PreparedSamples, learning_rate, train
 from adapt_inf.models.vlm import VLM, load_vlm, save_adapter
 
 KNOBS = Train(steps=12, batch_size=8, learning_rate=0.02, rank=4, alpha=8, warmup=0.2, weight_decay=0.01, dropout=0.1)
@@ -155,19 +155,6 @@ def test_a_killed_run_ends_in_the_same_bytes(
     assert saved(resumed, tmp_path / "got") == expected
 
 
-def gradients_of_a_step(vlm: VLM, knobs: Train, batches: list[Batch]) -> tuple[dict[str, Any], list[Tensor]]:
-    """The row of a first step on these micro-batches, and the gradient that it took before clipping."""
-    seen: list[Tensor] = []
-
-    def look(weights: list[Tensor], figures: Tensor) -> Tensor:
-        seen.extend(weight.grad.clone() for weight in weights if weight.grad is not None)
-        return figures
-
-    tuning = Tuning(vlm, knobs, steps=1)
-    tuning.step(batches, sum(len(batch) for batch in batches), look)
-    return tuning.log[0], seen
-
-
 @pytest.mark.parametrize("size", [1, 3, 7])
 def test_micro_batches_give_the_gradient_of_the_whole_batch(miniature_model: Path, held: Held, size: int) -> None:
     knobs = replace(KNOBS, dropout=0.0)
@@ -175,7 +162,7 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(miniature_model: Pat
     for part in (len(held), size):
         vlm = fresh(miniature_model, knobs)
         batches = [collate(vlm, held.samples[at : at + part]) for at in range(0, len(held), part)]
-        found.append(gradients_of_a_step(vlm, knobs, batches))
+        found.append(first_step(vlm, knobs, batches, len(held)))
     (whole, expected), (row, got) = found
     assert row == pytest.approx(whole, rel=1e-5)
     for a, b in zip(got, expected, strict=True):
@@ -208,12 +195,9 @@ def test_activations_computed_again_give_the_same_gradients_and_are_not_kept(min
                 kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
             return tensor
 
-        with training._training(vlm, knobs), torch.random.fork_rng():
+        with torch.random.fork_rng(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             torch.manual_seed(0)  # of the dropout
-            batch = collate(vlm, held.samples)
-            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-                sample_nll(*answer_logits(vlm, batch), n=len(batch))
-            outcomes.append(gradients_of_a_step(vlm, knobs, [batch]))
+            outcomes.append(first_step(vlm, knobs, [collate(vlm, held.samples)], len(held)))
         held_bytes.append(sum(kept.values()))
         assert not any(getattr(module, "gradient_checkpointing", False) for module in vlm.model.modules())
     assert held_bytes[1] < 0.3 * held_bytes[0]
