@@ -24,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 
 from adapt_inf.errors import ModelError
 from adapt_inf.files import folder_digest, read_json, write_json, write_whole
+from adapt_inf.models.precision import make_repeatable
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -114,6 +115,7 @@ def load_vlm(folder: Path, *, device: str = "cpu", trainable: bool = False) -> V
     """
     transformers_logging.disable_progress_bar()
     place = pick_device(device)
+    make_repeatable(place)
     adapted = (folder / ADAPTER_CONFIG).is_file()
     base = _base_of(folder) if adapted else folder
     network, processor = load_base(base, place)

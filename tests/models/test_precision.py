@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from adapt_inf.models import precision as module
 from adapt_inf.models.batches import collate
 from adapt_inf.models.likelihood import answer_logits, sample_nll
 from adapt_inf.models.lora import with_adapter
-from adapt_inf.models.precision import autocast, precision
+from adapt_inf.models.precision import autocast, make_repeatable, precision
 from adapt_inf.models.vlm import load_vlm
 
 CPU = torch.device("cpu")
@@ -58,3 +59,15 @@ def test_losses_and_gradients_in_bf16_are_those_of_float32_within_its_tolerance(
     torch.testing.assert_close(got, expected, rtol=2**-6, atol=0)
     assert cosine_similarity(rounded, exact, dim=0) > 0.999
     assert float(rounded.norm() / exact.norm()) == pytest.approx(1, rel=2**-6)
+
+
+def test_a_gpu_adds_up_in_a_fixed_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    make_repeatable(CPU)
+    assert not torch.are_deterministic_algorithms_enabled()
+    try:
+        make_repeatable(torch.device("cuda"))
+        assert torch.are_deterministic_algorithms_enabled()
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    finally:
+        torch.use_deterministic_algorithms(False)
