@@ -8,10 +8,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from model_samples import make_sample
 from trained_project import begin_round, context, make_lineage
 
 from adapt_inf.config import load_params
-from adapt_inf.data.shards import read_shard
+from adapt_inf.data.shards import read_shard, write_shard
 from adapt_inf.evaluation.figures import Accuracies, figures
 from adapt_inf.evaluation.metrics import METRICS
 from adapt_inf.files import folder_digest, read_json
@@ -172,3 +173,19 @@ def test_a_base_without_suites_and_the_first_round_after_it(tmp_path: Path, mini
     assert set(read(project, "r001", "accuracy_matrix.json")["values"]["base"]) == set(
         read(project, "r001", "metrics.json")["skills"]
     )
+
+
+def test_a_sample_that_the_model_cannot_read_counts_as_unanswered(lineage: Project, tmp_path: Path) -> None:
+    suite = tmp_path / "suite.parquet"
+    read_one, *_ = read_shard(lineage.output("r002", "pool") / "suites" / "first.parquet")
+    endless = make_sample("endless", 0, [("word " * 300, "yes")])
+    write_shard(suite, [endless, read_one])
+    model = lineage.output("r002", "model")
+    knobs = load_params(lineage.params_of("r002")).evaluate
+    found = evaluate._Answers(tmp_path / "parts", knobs).of("round", lambda: evaluate._loaded(model), {"first": suite})
+    assert found["sample_id"].tolist() == ["drop/endless", read_one.sample_id]
+    assert found["prediction"][0] == ""
+    assert found["score"][0] == 0
+    assert "of which the model takes 256" in found["fault"][0]
+    assert found["fault"][1] == ""
+    assert found["prediction"][1] == answer(load_vlm(model), [read_one], knobs.max_new_tokens, 1)[0]
