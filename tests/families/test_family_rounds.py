@@ -10,11 +10,12 @@ from family_models import Family
 from peft.tuners.lora import LoraLayer
 
 from adapt_inf.data.samples import Sample
+from adapt_inf.files import folder_digest
 from adapt_inf.models.batches import collate
 from adapt_inf.models.chat import takes_suffix
 from adapt_inf.models.generation import answer, as_base
 from adapt_inf.models.training import Trained
-from adapt_inf.models.vlm import VLM, load_vlm
+from adapt_inf.models.vlm import VLM, load_vlm, save_adapter
 from adapt_inf.sketching.gradients import Sketcher
 from adapt_inf.sketching.grounding import WithoutImage
 from adapt_inf.sketching.signals import AnswerPass
@@ -55,6 +56,13 @@ def test_an_adapter_comes_back_with_the_same_logits(
     assert not weights
     with torch.no_grad():  # where weights lie in memory decides the order of some sums
         torch.testing.assert_close(before.model(**ours).logits, adapted.model(**theirs).logits, atol=5e-6, rtol=1e-5)
+
+
+def test_an_adapter_that_was_loaded_is_saved_as_the_same_bytes(project: Path, adapted: VLM) -> None:
+    """Else a round would change what it only passes on: the processor goes through every folder of a lineage."""
+    folders = [project / "rounds" / name / "model" for name in ("r001", "r002")]
+    save_adapter(adapted, folders[1])
+    assert folder_digest(folders[0]) == folder_digest(folders[1])
 
 
 def test_generates_the_same_after_loading_again(
