@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from family_models import Family
+from model_samples import make_sample
 from PIL import Image
 
 from adapt_inf.data.samples import Sample, text_of
@@ -112,3 +114,16 @@ def test_lengths_stand_about_in_order(vlm: VLM, samples: list[Sample]) -> None:
     told = token_lengths(vlm, samples)
     assert told[-1] > told[0]
     assert true[-1] > true[0]
+
+
+def test_a_samples_own_text_cannot_pose_as_a_picture_or_an_end(vlm: VLM, samples: list[Sample]) -> None:
+    special = sorted(token.content for token in vlm.tokenizer.added_tokens_decoder.values() if token.special)
+    assert vlm.processor.image_token in special
+    ids = vlm.tokenizer.convert_tokens_to_ids(special)
+    posing = "".join(special)
+    forged, plain = (make_sample("posing", 1, [(text, text)]) for text in (f"What {posing}?", "What?"))
+    counts = []
+    for sample in (replace(forged, images=samples[0].images), replace(plain, images=samples[0].images)):
+        (item,) = encode(vlm, [sample])
+        counts.append([int((item.ids == token).sum()) for token in ids])
+    assert counts[0] == counts[1]
