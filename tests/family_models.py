@@ -79,6 +79,7 @@ class Family:
         needs_torchvision: whether its processor does.
         text_only: whether it takes samples without an image.
         turns: whether it learns all turns of an assistant; False: the last one alone.
+        reads_both_ways: whether a prompt's tokens see what follows them.
         linear_projector: whether what leads from vision to text is made of linear maps, which an adapter can lie on.
     """
 
@@ -87,6 +88,7 @@ class Family:
     needs_torchvision: bool = False
     text_only: bool = True
     turns: bool = True
+    reads_both_ways: bool = False
     linear_projector: bool = True
 
 
@@ -391,7 +393,7 @@ FAMILIES = [
     Family("Qwen2-VL", lambda: _qwen("Qwen2VL"), needs_torchvision=True),
     Family("Qwen2.5-VL", lambda: _qwen("Qwen2_5_VL"), needs_torchvision=True),
     Family("Qwen3-VL", lambda: _qwen("Qwen3VL"), needs_torchvision=True),
-    Family("PaliGemma", _paligemma, text_only=False, turns=False),
+    Family("PaliGemma", _paligemma, text_only=False, turns=False, reads_both_ways=True),
     Family("Gemma 3", _gemma3, linear_projector=False),
     Family("InternVL", _internvl, needs_torchvision=True),
 ]

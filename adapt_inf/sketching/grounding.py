@@ -151,6 +151,10 @@ class WithoutImage:
                 "attention_mask": torch.cat([seen, rest.attention_mask], dim=1),
                 "past_key_values": own,
             }
+            shift = getattr(inner, "rope_deltas", None)
+            if shift is not None:  # images that count fewer positions than tokens: the text goes on from there
+                places = torch.arange(end, end + rest.input_ids.shape[1], device=seen.device) + shift[0]
+                inputs["position_ids"] = places.expand(3, len(batch), -1)
             values[batch] = self._answers(Batch(inputs, rest.answers, rest.has_image)).nll.numpy()
 
 
