@@ -7,6 +7,7 @@ the new rows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,9 +59,14 @@ def write_manifest(path: Path, frame: pd.DataFrame) -> None:
     write_whole(path, lambda part: pq.write_table(table, part, compression="zstd"))
 
 
-def read_manifest(path: Path) -> pd.DataFrame:
-    """Read a manifest with the types of `SCHEMA`: `row` numpy int32, `pruned_cluster` Int32, missing text NaN."""
-    return _to_frame(pq.read_table(path, schema=SCHEMA, partitioning=None))
+def read_manifest(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Read a manifest with the types of `SCHEMA`: `row` numpy int32, `pruned_cluster` Int32, missing text NaN.
+
+    Args:
+        path: the manifest.
+        columns: those to read; all when left out.
+    """
+    return _to_frame(pq.read_table(path, schema=SCHEMA, columns=columns, partitioning=None))
 
 
 def read_pool(pool: Path) -> pd.DataFrame:
@@ -68,22 +74,31 @@ def read_pool(pool: Path) -> pd.DataFrame:
     return read_manifest(pool / MANIFEST)
 
 
-def candidates(ctx: StageContext) -> pd.DataFrame:
+def candidates(ctx: StageContext, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """The samples that a round chooses from, in candidate order; `shard` is an absolute path.
 
     Live rows of the parent's pool in manifest order, then this round's accepted rows. The index runs from 0.
+
+    Args:
+        ctx: the round.
+        columns: those of the manifest that are wanted; all when left out. A million rows of a few plain columns are
+            some 100 MB, all columns several times that.
     """
     parts = []
     for folder in (ctx.parent_input("pool"), ctx.input("ingest")):
-        rows = read_manifest(folder / MANIFEST)
+        rows = read_manifest(folder / MANIFEST, None if columns is None else [*columns, "live"])
         rows = rows[rows["live"]]
-        parts.append(rows.assign(shard=str((folder / SHARDS).resolve()) + "/" + rows["shard"].astype(str)))
+        if "shard" in rows:
+            rows = rows.assign(shard=str((folder / SHARDS).resolve()) + "/" + rows["shard"].astype(str))
+        parts.append(rows if columns is None else rows[list(columns)])
     return pd.concat(parts, ignore_index=True)
 
 
 def _to_frame(table: pa.Table) -> pd.DataFrame:
     frame = table.to_pandas()
-    frame["pruned_cluster"] = frame["pruned_cluster"].astype("Int32")
-    lists = [list(hashes) for hashes in frame["image_hashes"]]
-    frame["image_hashes"] = pd.Series(lists, index=frame.index, dtype=object)
+    if "pruned_cluster" in frame:
+        frame["pruned_cluster"] = frame["pruned_cluster"].astype("Int32")
+    if "image_hashes" in frame:
+        lists = [list(hashes) for hashes in frame["image_hashes"]]
+        frame["image_hashes"] = pd.Series(lists, index=frame.index, dtype=object)
     return frame

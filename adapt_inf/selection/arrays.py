@@ -43,12 +43,12 @@ class Grid:
         return Grid(self.rows[index], self.inverse_norms[index])
 
 
-def to_grid(vectors: NDArray[Any], chunk: int = 8192) -> Grid:
+def to_grid(vectors: NDArray[Any], chunk: int = 256) -> Grid:
     """Round the directions of `vectors` to the grid on which cosines are exact.
 
     Args:
         vectors: (n, d) any float type; rows need not be normalised. d < 16 million.
-        chunk: rows held in float64 at a time; the result does not depend on it.
+        chunk: rows held in float64 at a time, few enough for a core's cache; the result does not depend on it.
 
     The grid has S steps per unit with (S + sqrt(d) / 2)^2 <= 2^24: by Cauchy-Schwarz no partial sum of a product of two
     rounded unit vectors is then larger.

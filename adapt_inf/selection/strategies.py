@@ -39,24 +39,22 @@ class Candidates:
     """What a strategy may know of n candidates in k clusters, all in candidate order.
 
     Attributes:
-        cluster: (n,) numbers 0..k-1, none empty.
+        cluster: (n,) numbers 0..clusters-1.
         similarity: (n,) cosine to the own centroid.
         is_new: (n,) whether the sample came with this round's drop.
         scores: by name, (n,) each: those of `select.scores` and, where it is one more, the strategy's; nan where a
             sample has none.
+        clusters: k. Some may be empty.
     """
 
     cluster: IntArray
     similarity: NDArray[np.floating]
     is_new: BoolArray
     scores: Mapping[str, FloatArray]
+    clusters: int
 
     def __len__(self) -> int:
         return len(self.cluster)
-
-    @property
-    def clusters(self) -> int:
-        return int(self.cluster.max(initial=-1)) + 1
 
     @property
     def sizes(self) -> IntArray:
@@ -148,7 +146,7 @@ def select(candidates: Candidates, params: Select, seed: int) -> Selection:
 
 def _budgets(candidates: Candidates, budget: int, params: Select) -> IntArray:
     distance = np.bincount(candidates.cluster, 1.0 - candidates.similarity, minlength=candidates.clusters)
-    spread = np.maximum(distance / candidates.sizes, 0.0)
+    spread = np.maximum(distance / np.maximum(candidates.sizes, 1), 0.0)
     return cluster_budgets(candidates.sizes, budget, params.split, params.min_cluster, spread)
 
 

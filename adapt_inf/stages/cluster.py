@@ -1,24 +1,30 @@
 """Stage cluster: candidates into pseudo-skills by their sketches, and the curve from which k was chosen.
 
-Centroids train on a seeded subsample; then every sketch is read once, block by block, and assigned. Memory is the
-subsample and one block. There is nothing to resume: a killed run starts again.
+Centroids train on a seeded subsample of the candidates that the model can read; then every sketch is read once, block
+by block, and assigned. Neither the subsample nor any result depends on `memory_mb`: a subsample that does not fit lies
+in a file. There is nothing to resume: a killed run starts again.
 """
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from adapt_inf.errors import ConfigError, StageInputError
 from adapt_inf.files import write_array, write_json, write_parquet
 from adapt_inf.progress import progress
+from adapt_inf.selection.arrays import IntArray
+from adapt_inf.selection.blocks import MB, cores, half, on_every_core, rows_within, spans
 from adapt_inf.selection.clusters import (
     SILHOUETTE_SAMPLES,
     assign,
     choose_k,
+    device,
     fit_centroids,
     k_grid,
     renumber,
@@ -26,53 +32,65 @@ from adapt_inf.selection.clusters import (
 )
 from adapt_inf.sketching.store import SketchStore
 from adapt_inf.stages.context import StageContext
+from adapt_inf.stages.tables import readable
 
-_BLOCK = 8192  # sketches assigned at a time
+_BLOCK = 8192  # sketches assigned at a time, where memory allows
 
 
 def run(ctx: StageContext) -> dict[str, Any]:
     """Write rounds/<round>/cluster/.
 
     assignments.parquet: sample_id, cluster (int32, 0 the largest) and similarity (float32, to its centroid), in
-    candidate order. centroids.npy: (clusters, dim) float32 unit rows. curve.json: k as given or chosen, `chosen_by`
-    (given, silhouette, or size where the pool is too small for more than one k), `clusters` that hold samples, the
-    curve.
+    candidate order; candidates that the model cannot read are assigned too, with similarity 0. centroids.npy:
+    (clusters, dim) float32 unit rows. curve.json: k as given or chosen, `chosen_by` (given, silhouette, or size where
+    the pool is too small for more than one k), `clusters` that hold samples, the curve.
 
     Raises:
         ConfigError: `cluster.k` below 1.
-        StageInputError: the sketch stage left no sample, or signals of other samples than sketches.
+        StageInputError: the sketch stage left no sample, no such features, or signals or faults of other samples than
+            sketches.
     """
     params, seed = ctx.params.cluster, ctx.params.seed
     if params.k != "auto" and params.k < 1:
         raise ConfigError(
             ctx.project.params_of(ctx.round), "cluster.k", f"there must be one cluster at least, not {params.k}"
         )
-    store = SketchStore(ctx.input("sketch"))
+    store = SketchStore(ctx.input("sketch"), params.features)
     signals = ctx.input("sketch") / "signals.parquet"
     sample_ids = pd.read_parquet(signals, columns=["sample_id"])["sample_id"]
     if len(sample_ids) != len(store) or len(store) == 0:
         raise StageInputError(signals, f"has {len(sample_ids)} samples for {len(store)} sketches")
+    rows = np.flatnonzero(readable(ctx, sample_ids))
+    unreadable = len(store) - len(rows)
+    if len(rows) == 0:
+        rows = np.arange(len(store))  # a cluster of zeros: there is nothing to select, but a round to finish
 
-    n = len(store)
+    n = len(rows)
     curve: list[tuple[int, float]] = []
     if params.k == "auto":
         grid = k_grid(n)
         with progress("choose k", len(grid), unit="values of k") as bar:
-            sample = store.take(subsample(n, SILHOUETTE_SAMPLES, seed))
+            sample = _gather(ctx, store, rows[subsample(n, SILHOUETTE_SAMPLES, seed)])
             k, curve = choose_k(sample, grid, seed, params.points_per_centroid, step=lambda: bar.update(1))
         chosen_by = "silhouette" if len(grid) > 1 else "size"
     else:
         k, chosen_by = min(params.k, n), "given"
-    trained_on = store.take(subsample(n, k * params.points_per_centroid, seed))
-    centroids = fit_centroids(trained_on, k, seed, params.points_per_centroid)
+    sample = _gather(ctx, store, rows[subsample(n, k * params.points_per_centroid, seed)])
+    trained_on = len(sample)
+    centroids = fit_centroids(sample, k, seed, params.points_per_centroid)
+    del sample
 
-    label = np.empty(n, dtype=np.int64)
-    similarity = np.empty(n, dtype=np.float32)
-    with progress("cluster", n) as bar:
-        for start in range(0, n, _BLOCK):
-            block = store.block(start, start + _BLOCK)
-            label[start : start + _BLOCK], similarity[start : start + _BLOCK] = assign(block, centroids)
-            bar.update(len(block))
+    label = np.empty(len(store), dtype=np.int64)
+    similarity = np.empty(len(store), dtype=np.float32)
+    with progress("cluster", len(store)) as bar:
+
+        def assign_block(part: slice) -> None:
+            label[part], similarity[part] = assign(store.block(part.start, part.stop), centroids)
+            bar.update(part.stop - part.start)
+
+        row_bytes = 4 * (2 * store.dim + 2 * k)  # of a block: float32, its grid, its cosines
+        block = rows_within(ctx.params.memory_mb * MB // cores(), row_bytes, _BLOCK)
+        on_every_core(assign_block, spans(len(store), block))
     cluster, old = renumber(label, k)
 
     with ctx.output("cluster", [asdict(params), seed]) as out:
@@ -81,4 +99,27 @@ def run(ctx: StageContext) -> dict[str, Any]:
         write_array(out / "centroids.npy", centroids[old])
         points = [{"k": value, "silhouette": height} for value, height in curve]
         write_json(out / "curve.json", {"k": k, "chosen_by": chosen_by, "clusters": len(old), "curve": points})
-    return {"samples": n, "k": k, "clusters": len(old), "trained_on": len(trained_on)}
+    return {
+        "samples": len(store),
+        "unreadable": unreadable,
+        "k": k,
+        "clusters": len(old),
+        "trained_on": trained_on,
+        "features": params.features,
+        "device": device(),
+    }
+
+
+def _gather(ctx: StageContext, store: SketchStore, rows: IntArray) -> NDArray[np.float16]:
+    """`rows` of the store as float16, in memory where they take half of `memory_mb` at most, else in a file."""
+    memory = ctx.params.memory_mb * MB // 2
+    shape = (len(rows), store.dim)
+    if 2 * shape[0] * shape[1] <= memory:
+        out = np.empty(shape, dtype=np.float16)
+    else:
+        folder = ctx.project.work(ctx.round)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            out = np.memmap(file, np.float16, "w+", shape=shape)
+    half(store, rows, out, rows_within(memory // 2, 4 * store.dim, _BLOCK))
+    return out

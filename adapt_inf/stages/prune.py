@@ -43,7 +43,7 @@ def _prune(ctx: StageContext, frame: pd.DataFrame, cap: int) -> pd.DataFrame:
     sample_ids = frame["sample_id"].to_numpy(dtype=object)
     if not np.array_equal(assignments["sample_id"].to_numpy(dtype=object), sample_ids):
         raise StageInputError(path, "its samples are not the round's candidates")
-    store = SketchStore(ctx.input("sketch"))
+    store = SketchStore(ctx.input("sketch"), ctx.params.prune.features)
     if len(store) != len(frame):
         raise StageInputError(ctx.input("sketch") / "sketch.json", f"has {len(store)} rows for {len(frame)} candidates")
     selected = pd.read_parquet(ctx.input("select") / "selected.parquet", columns=["sample_id"])["sample_id"]
@@ -63,7 +63,7 @@ def _prune(ctx: StageContext, frame: pd.DataFrame, cap: int) -> pd.DataFrame:
         for number, (start, size) in enumerate(zip(starts.tolist(), sizes.tolist(), strict=True)):
             members = order[start : start + size]
             if keep[number] < size:
-                found = prune_redundant(store.take(members), int(keep[number]), ctx.params.prune.block)
+                found = prune_redundant(store.take(members), int(keep[number]))
                 rows = members[found.positions]
                 gone[rows] = True
                 similarity[rows] = found.similarity

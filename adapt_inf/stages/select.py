@@ -1,12 +1,12 @@
 """Stage select: which candidates to train on this round, and why each of them.
 
+A candidate that the model cannot read is never selected: budgets, experts and strategies see the readable ones only.
 Everything is in memory: a few numbers per candidate. A million candidates take seconds.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from adapt_inf.files import write_json, write_parquet
 from adapt_inf.selection.budgets import resolve_budget
 from adapt_inf.selection.strategies import ADAPT_INF, WITHOUT_EXPERTS, Candidates, Selection, is_strategy, select
 from adapt_inf.stages.context import StageContext
+from adapt_inf.stages.tables import readable, table_of
 
 
 def run(ctx: StageContext) -> dict[str, Any]:
@@ -25,43 +26,47 @@ def run(ctx: StageContext) -> dict[str, Any]:
 
     selected.parquet, in candidate order: sample_id, cluster (int32), selector, score (float64, null where there is
     none), stratum (int32: 0..strata-1 by rising score, `strata` without a score, -1 low tail, -2 high tail, -3 drawn
-    without strata). selectors.json: the strategy, its counts, a row per cluster (size, budget, selected, selector,
-    margin to the second expert in bits, bins of its histograms, entropy of every expert in bits, null where it may not
-    be chosen), and candidates and selected per skill ("<drop>/<skill>") and per drop.
+    without strata). selectors.json: the strategy, its counts (`candidates`, of them `unreadable`, `budget`,
+    `selected`), a row per cluster (its readable size, budget, selected, selector, margin to the second expert in bits,
+    bins of its histograms, entropy of every expert in bits, null where it may not be chosen), and candidates and
+    selected per skill ("<drop>/<skill>") and per drop. A fraction as `select.budget` is one of the readable candidates.
 
     Raises:
         ConfigError: a strategy or a budget that is none.
-        StageInputError: clusters or scores of other samples than the round's candidates.
+        StageInputError: clusters, scores or faults of other samples than the round's candidates, or no faults.parquet.
     """
     params = ctx.params.select
-    frame = candidates(ctx)
-    clusters = _of(frame, ctx.input("cluster") / "assignments.parquet")
-    scores = _of(frame, ctx.input("score") / "scores.parquet")
+    frame = candidates(ctx, ["sample_id", "drop", "skill", "round"])
+    clusters = table_of(frame["sample_id"], ctx.input("cluster") / "assignments.parquet")
+    scores = table_of(frame["sample_id"], ctx.input("score") / "scores.parquet")
     names = [name for name in scores.columns if name != "sample_id"]
-    _check(ctx, names, len(frame))
+    rows = np.flatnonzero(readable(ctx, frame["sample_id"]))
+    _check(ctx, names, len(rows))
     known = Candidates(
-        cluster=clusters["cluster"].to_numpy(dtype=np.int64),
-        similarity=clusters["similarity"].to_numpy(),
-        is_new=(frame["round"] == ctx.round).to_numpy(dtype=bool),
-        scores={name: scores[name].to_numpy(dtype=np.float64) for name in names},
+        cluster=clusters["cluster"].to_numpy(dtype=np.int64)[rows],
+        similarity=clusters["similarity"].to_numpy()[rows],
+        is_new=(frame["round"] == ctx.round).to_numpy(dtype=bool)[rows],
+        scores={name: scores[name].to_numpy(dtype=np.float64)[rows] for name in names},
+        clusters=int(clusters["cluster"].max()) + 1 if len(clusters) else 0,
     )
     found = select(known, params, ctx.params.seed)
 
-    cluster = known.cluster[found.positions]
+    cluster, chosen = known.cluster[found.positions], rows[found.positions]
     selected = pd.DataFrame(
         {
-            "sample_id": frame["sample_id"].to_numpy()[found.positions],
+            "sample_id": frame["sample_id"].take(chosen).array,
             "cluster": cluster.astype(np.int32),
-            "selector": np.array(found.selectors, dtype=object)[cluster],
+            "selector": pd.array(found.selectors, dtype="str").take(cluster),
             "score": found.score,
             "stratum": found.stratum,
         }
     )
     taken = np.zeros(len(frame), dtype=bool)
-    taken[found.positions] = True
+    taken[chosen] = True
     report = {
         "strategy": params.strategy,
         "candidates": len(frame),
+        "unreadable": len(frame) - len(rows),
         "budget": found.budget,
         "selected": len(selected),
         "clusters": cluster_rows(known, found, params.scores),
@@ -71,7 +76,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
     with ctx.output("select", [asdict(params), ctx.params.seed]) as out:
         write_parquet(out / "selected.parquet", selected)
         write_json(out / "selectors.json", report)
-    return {name: report[name] for name in ("strategy", "candidates", "budget", "selected")} | {
+    return {name: report[name] for name in ("strategy", "candidates", "unreadable", "budget", "selected")} | {
         "clusters": known.clusters,
         "new": int(known.is_new.sum()),
         "new_selected": int(known.is_new[found.positions].sum()),
@@ -110,14 +115,6 @@ def shares(keys: pd.Series, taken: np.ndarray) -> dict[str, dict[str, int]]:
 
 def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
-
-
-def _of(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """The table at `path`, which must be about the candidates in `frame`, in their order."""
-    table = pd.read_parquet(path)
-    if not np.array_equal(table["sample_id"].to_numpy(dtype=object), frame["sample_id"].to_numpy(dtype=object)):
-        raise StageInputError(path, "its samples are not the round's candidates")
-    return table
 
 
 def _check(ctx: StageContext, scores: list[str], candidates: int) -> None:

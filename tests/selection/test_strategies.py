@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def candidates_of(n, k, seed, adversarial="none"):
         scores = {name: np.full(n, np.nan) for name in scores}
     if adversarial == "no grounding":
         scores["image_grounding"] = np.full(n, np.nan)
-    return Candidates(cluster, rng.uniform(0, 1, n).astype(np.float32), rng.random(n) < 0.3, scores)
+    return Candidates(cluster, rng.uniform(0, 1, n).astype(np.float32), rng.random(n) < 0.3, scores, min(k, n))
 
 
 @given(
@@ -101,7 +102,7 @@ def test_a_score_that_is_no_expert_may_be_the_strategy():
 def test_a_cluster_draws_the_same_whatever_the_others_hold():
     candidates = candidates_of(400, 4, 3)
     params = Select(budget=1.0, strategy="cluster_random", scores=SCORES)
-    half = Candidates(candidates.cluster, candidates.similarity, ~candidates.is_new, candidates.scores)
+    half = replace(candidates, is_new=~candidates.is_new)
     assert np.array_equal(select(candidates, params, 0).positions, select(half, params, 0).positions)
 
 

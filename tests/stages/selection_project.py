@@ -19,7 +19,7 @@ from adapt_inf.data.samples import Sample
 from adapt_inf.data.shards import write_shard
 from adapt_inf.files import write_parquet
 from adapt_inf.project import Project
-from adapt_inf.sketching.store import spans, write_index, write_part
+from adapt_inf.sketching.store import Features, spans, write_index, write_part
 from adapt_inf.stages.context import StageContext
 
 ROUND = "r001"
@@ -63,13 +63,25 @@ def with_params(root: Path, **params: Any) -> StageContext:
     return StageContext(project, ROUND, load_params(project.params_of(ROUND)))
 
 
-def put_sketches(ctx: StageContext, sample_ids: pd.Series, sketches: np.ndarray) -> None:
+def put_sketches(
+    ctx: StageContext, sample_ids: pd.Series, sketches: np.ndarray, hidden: np.ndarray | None = None
+) -> None:
     folder = ctx.project.output(ROUND, "sketch")
+    features: dict[Features, np.ndarray] = {"gradient": sketches} | ({} if hidden is None else {"hidden": hidden})
     parts = spans(len(sketches), PART)
     for number, (start, stop) in enumerate(parts):
-        write_part(folder, number, sketches[start:stop])
-    write_index(folder, {"gradient": sketches.shape[1]}, [stop - start for start, stop in parts], {})
+        for kind, rows in features.items():
+            write_part(folder, number, rows[start:stop], kind)
+    dims = {kind: rows.shape[1] for kind, rows in features.items()}
+    write_index(folder, dims, [stop - start for start, stop in parts], {})
     write_parquet(folder / "signals.parquet", pd.DataFrame({"sample_id": sample_ids}))
+    put_faults(ctx, [])
+
+
+def put_faults(ctx: StageContext, sample_ids: list[str]) -> None:
+    """Say that the model cannot read these candidates."""
+    table = pd.DataFrame({"sample_id": sample_ids, "fault": ["too long"] * len(sample_ids)}, dtype="str")
+    write_parquet(ctx.project.output(ROUND, "sketch") / "faults.parquet", table)
 
 
 def put_scores(ctx: StageContext, sample_ids: pd.Series, scores: dict[str, np.ndarray]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from selection_project import DIM, make_selection_round, put_sketches, with_params
+from selection_project import DIM, make_selection_round, put_faults, put_sketches, with_params
 
 from adapt_inf.data.manifest import candidates
 from adapt_inf.errors import ConfigError, StageInputError
@@ -53,6 +53,61 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     first = folder_digest(ctx.input("cluster"))
     cluster.run(ctx)
     assert folder_digest(ctx.input("cluster")) == first
+
+
+@pytest.mark.parametrize("k", ["auto", 7])
+def test_any_memory_gives_the_same_bytes(tmp_path: Path, k: int | str) -> None:
+    ctx = make_selection_round(tmp_path, old=9000, new=500, cluster={"k": k})
+    wide = np.random.default_rng(0).normal(size=(9500, 64)).astype(np.float32)
+    put_sketches(ctx, candidates(ctx)["sample_id"], wide)
+    digests = set()
+    for memory in (1024, 1):  # 1 MB: blocks of a few hundred rows, and a subsample that lies in a file
+        changed = with_params(tmp_path, cluster={"k": k}, memory_mb=memory)
+        cluster.run(changed)
+        digests.add(folder_digest(changed.input("cluster")))
+    assert len(digests) == 1
+    assert not [file for file in changed.project.work(changed.round).rglob("*") if file.is_file()]
+
+
+def test_hidden_states_cluster_where_they_are_asked_for(tmp_path: Path) -> None:
+    ctx = make_selection_round(tmp_path, cluster={"k": 2, "features": "hidden"})
+    with pytest.raises(StageInputError, match="has no hidden features"):
+        cluster.run(ctx)
+    frame = candidates(ctx)
+    hidden = np.eye(3, dtype=np.float32)[(frame["drop"] == "new").to_numpy(dtype=int)]
+    put_sketches(ctx, frame["sample_id"], SketchStore(ctx.input("sketch")).all(), hidden)
+    assert cluster.run(ctx)["features"] == "hidden"
+    table = pd.read_parquet(ctx.input("cluster") / "assignments.parquet")
+    assert ((table["cluster"] == 0) == (frame["drop"] == "old")).all()
+
+
+def test_what_cannot_be_read_is_assigned_but_trains_no_centroid(tmp_path: Path) -> None:
+    ctx = make_selection_round(tmp_path, cluster={"k": 6})
+    frame, sketches = candidates(ctx), SketchStore(ctx.input("sketch")).all()
+    faulty = np.arange(0, 140, 3)
+    sketches[faulty] = 0
+    put_sketches(ctx, frame["sample_id"], sketches)
+    put_faults(ctx, frame["sample_id"].iloc[faulty].tolist())
+    report = cluster.run(ctx)
+    assert (report["samples"], report["unreadable"], report["trained_on"]) == (140, len(faulty), 140 - len(faulty))
+    table = pd.read_parquet(ctx.input("cluster") / "assignments.parquet")
+    assert (table["similarity"].iloc[faulty] == 0).all()
+    assert np.allclose(np.linalg.norm(read_array(ctx.input("cluster") / "centroids.npy"), axis=1), 1, atol=1e-5)
+
+    put_faults(ctx, frame["sample_id"].tolist())
+    put_sketches(ctx, frame["sample_id"], np.zeros_like(sketches))
+    put_faults(ctx, frame["sample_id"].tolist())
+    assert cluster.run(ctx)["clusters"] == 1
+
+
+def test_faults_that_are_not_there_or_of_other_samples_are_refused(tmp_path: Path) -> None:
+    ctx = make_selection_round(tmp_path)
+    put_faults(ctx, ["no candidate"])
+    with pytest.raises(StageInputError, match=r"faults\.parquet: its samples are not the round's candidates"):
+        cluster.run(ctx)
+    (ctx.input("sketch") / "faults.parquet").unlink()
+    with pytest.raises(StageInputError, match=r"faults\.parquet: is not there"):
+        cluster.run(ctx)
 
 
 @pytest.mark.parametrize("k", ["auto", 1, 7])

@@ -21,7 +21,7 @@ KNOBS = {"cluster": {"k": 4}, "select": {"budget": 40}}
 
 
 def make(root: Path, cap: int | None, **more: int) -> StageContext:
-    ctx = make_selection_round(root, prune={"pool_cap": cap, "block": 16}, **KNOBS, **more)
+    ctx = make_selection_round(root, prune={"pool_cap": cap}, **KNOBS, **more)
     cluster.run(ctx)
     select.run(ctx)
     return ctx
@@ -91,11 +91,11 @@ def test_a_cap_below_the_number_of_clusters_keeps_some_clusters_empty(tmp_path: 
     assert gone.loc[gone["duplicate_of"].notna(), "similarity"].notna().all()
 
 
-def test_any_block_and_a_second_run_give_the_same_bytes(tmp_path: Path) -> None:
+def test_any_memory_and_a_second_run_give_the_same_bytes(tmp_path: Path) -> None:
     ctx = make(tmp_path, 70)
     digests = set()
-    for block in (16, 16, 1, 4096):
-        prune.run(with_params(tmp_path, prune={"pool_cap": 70, "block": block}, **KNOBS))
+    for memory in (1024, 1024, 1, 2):
+        prune.run(with_params(tmp_path, prune={"pool_cap": 70}, memory_mb=memory, **KNOBS))
         digests.add(folder_digest(ctx.project.output(ctx.round, "pool")))
     assert len(digests) == 1
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from selection_project import make_selection_round, put_scores, with_params
+from selection_project import make_selection_round, put_faults, put_scores, with_params
 
 from adapt_inf.data.manifest import candidates
 from adapt_inf.errors import ConfigError, StageInputError
@@ -116,6 +116,46 @@ def test_every_strategy_is_exact(ctx: StageContext, strategy: str, budget: float
         column = pq.read_table(changed.input("select") / "selected.parquet")["score"]
         assert column.null_count == len(selected)
         assert str(column.type) == "double"
+
+
+STRATEGIES = ["adapt_inf", "sequential", "random", "cluster_random", "full", "perplexity", "image_grounding"]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_what_cannot_be_read_is_never_selected(ctx: StageContext, strategy: str) -> None:
+    frame = candidates(ctx)
+    table = pd.read_parquet(ctx.input("cluster") / "assignments.parquet")
+    # All of one cluster, so that it has nothing to give, and some of the others.
+    faulty = frame["sample_id"][(table["cluster"] == 1) | (table.index % 7 == 0)].tolist()
+    put_faults(ctx, faulty)
+    left = 140 - len(faulty)
+    changed = with_params(ctx.project.root, select={"strategy": strategy, "budget": 0.3})
+    report = select.run(changed)
+    selected, told = outcome(changed)
+    assert not set(selected["sample_id"]) & set(faulty)
+    new = int((frame["drop"] == "new")[~frame["sample_id"].isin(faulty)].sum())
+    budget = int(0.3 * left)
+    expected = {"full": left, "sequential": min(budget, new)}.get(strategy, budget)
+    assert len(selected) == told["budget"] == expected
+    assert (told["candidates"], told["unreadable"], report["unreadable"]) == (140, len(faulty), len(faulty))
+    assert len(told["clusters"]) == table["cluster"].max() + 1
+    assert [row["size"] for row in told["clusters"]][1] == 0
+    assert sum(row["size"] for row in told["clusters"]) == left
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("split", ["equal", "proportional", "density"])
+def test_a_round_that_cannot_be_read_at_all_selects_nothing(ctx: StageContext, strategy: str, split: str) -> None:
+    put_faults(ctx, candidates(ctx)["sample_id"].tolist())
+    changed = with_params(ctx.project.root, select={"strategy": strategy, "budget": 0.3, "split": split})
+    assert select.run(changed)["selected"] == 0
+    assert len(outcome(changed)[0]) == 0
+
+
+def test_a_sketch_pass_that_names_no_faults_is_refused(ctx: StageContext) -> None:
+    (ctx.input("sketch") / "faults.parquet").unlink()
+    with pytest.raises(StageInputError, match=r"faults\.parquet: is not there"):
+        select.run(ctx)
 
 
 def test_a_score_that_is_no_expert_may_be_the_strategy(ctx: StageContext) -> None:
