@@ -13,6 +13,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, NamedTuple
 
 from jinja2 import TemplateError
@@ -88,7 +89,12 @@ def render(vlm: VLM, sample: Sample, *, with_images: bool = True, generation: bo
 
 def takes_suffix(processor: Any) -> bool:
     """Whether the processor wants the answer apart from the prompt."""
-    return "suffix" in inspect.signature(type(processor).__call__).parameters
+    return _call_takes_suffix(type(processor))
+
+
+@cache
+def _call_takes_suffix(kind: type) -> bool:
+    return "suffix" in inspect.signature(kind.__call__).parameters
 
 
 def chat_template(processor: Any) -> str:
