@@ -32,7 +32,7 @@ from accelerate import Accelerator
 from report import finish, machine, spread, table
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
 from adapt_inf.config import Train
@@ -187,7 +187,7 @@ def trainer(vlm: VLM, rows: Sequence[Any], prepare: Callable[[Any], Batch]) -> L
                 dataloader_pin_memory=False,
             )
             loop = Trainer(model=vlm.model, args=options, train_dataset=_Rows(rows), data_collator=join)
-            loop.log = lambda *_, **__: None  # it prints its own idea of the rate
+            loop.remove_callback(PrinterCallback)
             loop.train()
 
     return run
