@@ -12,6 +12,7 @@ All train the same LoRA factors by AdamW with clipped gradients on the same batc
 in three settings: one core with batches ready (process CPU time), one core with preparing each sample once (process CPU
 time), all cores with preparing (wall time): ours in a process a core, the others with a thread a core. The loops take
 turns, and each ratio is to the bare loop of the same turn. `accelerate, our loss` and `ours` differ in the loop alone.
+The third setting wants an idle machine: the load is printed.
 """
 
 from __future__ import annotations
@@ -58,13 +59,16 @@ def main() -> None:
     args = parser.parse_args()
     warnings.simplefilter("ignore", FutureWarning)
     transformers_logging.set_verbosity_error()
+    load = os.getloadavg()[0]
     found = {
         "machine": machine() | {"accelerate": metadata.version("accelerate")},
         "samples": args.samples,
         "batch": args.batch,
         "repeat": args.repeat,
+        "load": round(load, 2),
         "settings": measure(args.model, draw(args.samples), args.batch, args.repeat),
     }
+    print(f"load {load:.2f} before, {os.getloadavg()[0]:.2f} after")
     for name, rows in found["settings"].items():
         print(f"\n{name}")
         print(table([_shown(loop, row) for loop, row in rows.items()], ["loop", "samples/s", "of bare", "from", "to"]))
