@@ -79,18 +79,6 @@ def column_scaled_cosines(left: Grid, right: Grid) -> Float32Array:
     return block
 
 
-def most_similar(left: Grid, right: Grid, block: int) -> IntArray:
-    """(n_left,) position of the most similar right row of every left row, the first of equals. Memory is O(block^2)."""
-    position = np.empty(len(left), dtype=np.int64)
-    for start in range(0, len(left), block):
-        rows = left.take(slice(start, start + block))
-        top = TopColumns.empty(len(rows), 1)
-        for begin in range(0, len(right), block):
-            top.merge(column_scaled_cosines(rows, right.take(slice(begin, begin + block))), begin)
-        position[start : start + block] = top.columns[:, 0]
-    return position
-
-
 @dataclass(frozen=True)
 class TopColumns:
     """The largest values of every row of a matrix that is seen block by block, from left to right; the first of equals.
@@ -107,6 +95,10 @@ class TopColumns:
     def empty(cls, rows: int, r: int) -> TopColumns:
         return cls(np.full((rows, r), -np.inf, dtype=np.float32), np.full((rows, r), -1, dtype=np.int64))
 
+    def take(self, at: slice) -> TopColumns:
+        """Some of the rows, not a copy of them."""
+        return TopColumns(self.values[at], self.columns[at])
+
     def merge(self, block: Float32Array, offset: int) -> None:
         """Take in the columns from `offset` on; `block` is used up."""
         r = self.values.shape[1]
@@ -120,6 +112,21 @@ class TopColumns:
             self._insert(rows, value[rows], column[rows] + offset)
             if r > 1:
                 block[every, column] = -np.inf
+
+    def merge_pairs(self, rows: IntArray, columns: IntArray, values: Float32Array) -> None:
+        """Take in single values; `rows` rise, and within a row `columns` rise and lie right of all those before."""
+        r = self.values.shape[1]
+        better = values > self.values[rows, -1]
+        where, number = np.unique(rows[better], return_inverse=True)
+        owner = np.concatenate((np.repeat(np.arange(len(where)), r), number))
+        value = np.concatenate((self.values[where].ravel(), values[better]))
+        column = np.concatenate((self.columns[where].ravel(), columns[better]))
+        order = np.lexsort((np.arange(len(owner)), -value, owner))  # of equals the first; what was there comes first
+        sizes = np.bincount(owner, minlength=len(where))
+        rank = np.arange(len(owner)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        first = order[rank < r]
+        self.values[where] = value[first].reshape(-1, r)
+        self.columns[where] = column[first].reshape(-1, r)
 
     def _insert(self, rows: IntArray, value: Float32Array, column: IntArray) -> None:
         """Put one value into each of `rows`, behind those that are as large and came before; the last falls out."""

@@ -1,10 +1,11 @@
 """Permanent pruning inside one cluster: what is most like a sample that stays goes first, until the budget is met.
 
 Samples stand in a fixed order (selected this round first, then by id). The redundancy of x is its highest cosine
-similarity to a sample before it that is still kept; in each step the most redundant sample goes. When y goes, only
-those samples lose redundancy whose most similar earlier sample was y, and what is known of them remains an upper bound:
-they are measured again, many at a time, only when they come to the top. Cost: n^2 d multiply-adds for the first pass,
-about as much again in the worst of the usual cases; memory O(n d + block^2), never n^2.
+similarity to a sample before it that is still kept; in each step the most redundant sample goes. As samples go,
+redundancies only fall, so pairs less alike than the last to go never matter: a look at a few hundred rows says where
+that floor should lie, one pass over all pairs (see `neighbours`) finds what lies above it, and if it lay too high, what
+is left is measured again under a lower one. The outcome is that of the definition, whatever the floor, the memory and
+the processor. Cost: n^2 d multiply-adds in 8 bits, and the few pairs above the floor in full.
 """
 
 from __future__ import annotations
@@ -16,23 +17,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adapt_inf.selection.arrays import (
-    BoolArray,
-    FloatArray,
-    Grid,
-    IntArray,
-    TopColumns,
-    column_scaled_cosines,
-    most_similar,
-    to_grid,
-)
+from adapt_inf.selection.arrays import BoolArray, FloatArray, IntArray
+from adapt_inf.selection.blocks import Rows, rows_within, spans
+from adapt_inf.selection.neighbours import Parts, most_similar_before
 
 # Redundancies that agree to four decimals are equal: the grid of `to_grid` resolves no more. Of equals the later one
 # goes.
-DECIMALS = 4
+STEPS = 10_000
 _SOURCES = 8  # earlier samples remembered of each: most samples then need no second measurement
 _AGAIN = 256  # samples measured again at once: enough rows for a fast product, few enough to waste little
-_TILE = 512  # rows and columns of a block at which it stays in a core's cache
+_LOOK = 256  # samples by which the floor is chosen
+_NONE = -2 * STEPS  # below every redundancy
 
 
 @dataclass(frozen=True)
@@ -41,7 +36,8 @@ class Pruned:
 
     Attributes:
         positions: (m,) ascending.
-        duplicate_of: (m,) the kept sample that each is most similar to, the earliest of equals; -1 where none is kept.
+        duplicate_of: (m,) the most similar of the kept samples before each, the earliest of equals; -1 where none is
+            kept.
         similarity: (m,) cosine to it; nan where none is kept.
     """
 
@@ -50,108 +46,139 @@ class Pruned:
     similarity: FloatArray
 
 
-def prune_redundant(sketches: NDArray[Any], keep: int, block: int = 4096) -> Pruned:
+def prune_redundant(rows: Rows, keep: int, memory: int = 2**30, eight_bit: bool | None = None) -> Pruned:
     """Choose what goes from one cluster so that exactly min(keep, n) samples stay.
 
-    The first sample of the order stays whenever any does. The result does not depend on `block`.
+    The first sample of the order stays whenever any does. Neither `memory` nor `eight_bit` changes the result.
 
     Args:
-        sketches: (n, d) in the fixed order; directions count, lengths do not.
+        rows: n samples in the fixed order; directions count, lengths do not.
         keep: how many stay.
-        block: most rows and columns of one block of similarities.
+        memory: bytes of working arrays, beyond some hundred for each sample.
+        eight_bit: how products are bounded, see `neighbours`; as is faster when left out.
     """
-    n = len(sketches)
+    n = len(rows)
     if keep >= n:
         return Pruned(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
     if keep == 0:
         return Pruned(np.arange(n), np.full(n, -1), np.full(n, np.nan))
-    block = min(block, _TILE)
-    grid = to_grid(sketches)
-    kept = _remove(grid, n - keep, block)
-    stays, goes = np.flatnonzero(kept), np.flatnonzero(~kept)
-    duplicate_of = stays[most_similar(grid.take(goes), grid.take(stays), block)]
-    return Pruned(goes, duplicate_of, _cosines(sketches, goes, duplicate_of))
+    cluster = _Cluster(Parts(rows, memory, eight_bit))
+    cluster.remove(n - keep)
+    goes = np.flatnonzero(~cluster.kept)
+    duplicate_of = cluster.stands_for(goes)
+    return Pruned(goes, duplicate_of, _cosines(rows, goes, duplicate_of, rows_within(memory // 4, 40 * rows.dim, 4096)))
 
 
-def _remove(grid: Grid, count: int, block: int) -> BoolArray:
-    """Which samples stay after `count` removals, each of the most redundant sample at that moment.
+class _Cluster:
+    """Who is kept, and what is known of each sample's redundancy.
 
-    A sample's redundancy is known as long as one of the earlier samples that it is most similar to is kept.
+    Attributes:
+        kept: (n,).
+        steps: (n, _SOURCES) redundancy from each source in steps of 1e-4, descending; _NONE where there is none.
+        sources: (n, _SOURCES) the most similar samples before each that were kept when it was measured; -1 where there
+            are no more above the floor.
     """
-    n = len(grid)
-    kept = np.ones(n, dtype=bool)
-    values, sources = _measure(grid, np.arange(n), kept, block)
-    current = values[:, 0].copy()
-    # Nothing stands before the first sample: it goes last, so it is never in the heap.
-    heap = [(-value, -position) for position, value in enumerate(current.tolist()) if position]
-    heapq.heapify(heap)
-    while count:
-        value, negative = heap[0]
-        position = -negative
-        if not kept[position] or -value != current[position]:
-            heapq.heappop(heap)  # gone, or in the heap again with a smaller value
-            continue
-        alive = np.flatnonzero(kept[sources[position]])
-        if len(alive) == 0:
-            lost = np.flatnonzero(kept & ~kept[sources].any(axis=1))
-            lost = np.sort(lost[np.lexsort((-lost, -current[lost]))[:_AGAIN]])
-            values[lost], sources[lost] = _measure(grid, lost, kept, block)
-            changed = lost
-        elif -value == values[position, alive[0]]:
-            heapq.heappop(heap)
-            kept[position] = False
-            count -= 1
-            continue
-        else:
-            values[position, 0] = values[position, alive[0]]
-            sources[position, 0] = sources[position, alive[0]]
-            changed = np.array([position])
-        current[changed] = values[changed, 0]
-        for again in changed.tolist():
-            heapq.heappush(heap, (-float(current[again]), -again))
-    return kept
+
+    def __init__(self, parts: Parts) -> None:
+        n = len(parts)
+        self._parts = parts
+        self.kept: BoolArray = np.ones(n, dtype=bool)
+        self.steps = np.full((n, _SOURCES), _NONE, dtype=np.int16)
+        self.sources = np.full((n, _SOURCES), -1, dtype=np.int32)
+
+    def remove(self, count: int) -> None:
+        """Remove `count` samples, each the most redundant one at that moment."""
+        surplus = 1.25  # of samples that start above the floor: some fall below it as others go
+        while count:
+            rows = np.flatnonzero(self.kept)
+            floor = self._floor(rows, surplus * count / len(rows) + 0.03)
+            self._measure(rows, floor)
+            count -= self._remove_above(floor, count)
+            surplus *= 2
+
+    def _floor(self, rows: IntArray, share: float) -> int:
+        """The redundancy that about `share` of `rows` have at least; _NONE where that is nearly all."""
+        if share > 0.9:
+            return _NONE
+        look = rows[np.arange(min(_LOOK, len(rows))) * len(rows) // min(_LOOK, len(rows))]
+        cosines, _ = most_similar_before(self._parts, look, self.kept, 1)
+        return int(np.sort(_in_steps(cosines[:, 0]))[::-1][int(share * len(look))])
+
+    def _measure(self, rows: IntArray, floor: int) -> None:
+        """Look again for the sources of `rows` (ascending), of those with a redundancy of at least `floor`."""
+        least = (floor - 0.6) / STEPS  # a little below what rounds to the floor
+        for part in spans(len(rows), self._parts.size):
+            cosines, found = most_similar_before(self._parts, rows[part], self.kept, _SOURCES, least)
+            self.sources[rows[part]] = found
+            self.steps[rows[part]] = np.where(found < 0, _NONE, _in_steps(cosines))
+
+    def _remove_above(self, floor: int, count: int) -> int:
+        """Remove up to `count` samples with a redundancy of at least `floor`; how many there were."""
+        current = self.steps[:, 0].copy()
+        # Nothing stands before the first sample, so it has no source and never goes.
+        above = np.flatnonzero(self.kept & (current >= max(floor, _NONE + 1)))
+        heap = list(zip((-current[above].astype(np.int64)).tolist(), (-above).tolist(), strict=True))
+        heapq.heapify(heap)
+        removed = 0
+        while removed < count and heap:
+            known, position = -heap[0][0], -heap[0][1]
+            if not self.kept[position] or known != current[position]:
+                heapq.heappop(heap)  # gone, or in the heap again with less
+                continue
+            step = self._redundancy(position)
+            if step == known:
+                heapq.heappop(heap)
+                self.kept[position] = False
+                removed += 1
+                continue
+            if step is None:
+                changed = self._lost(current)
+                self._measure(changed, floor)
+                current[changed] = self.steps[changed, 0]
+            else:
+                changed, current[position] = np.array([position]), step
+            for again in changed.tolist():
+                if current[again] >= max(floor, _NONE + 1):
+                    heapq.heappush(heap, (-int(current[again]), -again))
+        return removed
+
+    def _redundancy(self, position: int) -> int | None:
+        """What the first source that is kept says; None where more than _SOURCES were above the floor and all went."""
+        steps, sources = self.steps[position].tolist(), self.sources[position].tolist()
+        for step, source in zip(steps, sources, strict=True):
+            if source < 0:
+                return _NONE
+            if self.kept[source]:
+                return int(step)
+        return None
+
+    def _lost(self, current: NDArray[np.int16]) -> IntArray:
+        """The most redundant samples of which `_redundancy` knows nothing any more, ascending."""
+        lost = np.flatnonzero(self.kept & (self.sources[:, -1] >= 0) & ~self.kept[self.sources].any(axis=1))
+        return np.sort(lost[np.lexsort((-lost, -current[lost]))[:_AGAIN]])
+
+    def stands_for(self, gone: IntArray) -> IntArray:
+        """The most similar kept sample before each of `gone`."""
+        sources = self.sources[gone]
+        stays = (sources >= 0) & self.kept[sources]
+        found = sources[np.arange(len(gone)), stays.argmax(axis=1)].astype(np.int64)
+        unknown = ~stays.any(axis=1)
+        if unknown.any():
+            found[unknown] = most_similar_before(self._parts, gone[unknown], self.kept, 1)[1][:, 0]
+        return found
 
 
-def _measure(grid: Grid, rows: IntArray, kept: BoolArray, block: int) -> tuple[FloatArray, IntArray]:
-    """Redundancy of `rows` against what is kept: the _SOURCES largest cosines to kept samples before each.
-
-    Args:
-        rows: (m,) ascending positions.
-
-    Returns:
-        (m, _SOURCES) rounded cosines, descending, and where they come from. A row with fewer kept samples before it
-        repeats its first, the first sample of all has -inf and itself.
-    """
-    values = np.empty((len(rows), _SOURCES))
-    sources = np.empty((len(rows), _SOURCES), dtype=np.int64)
-    for start in range(0, len(rows), block):
-        part = rows[start : start + block]
-        left = grid.take(part)
-        top = TopColumns.empty(len(part), _SOURCES)
-        for begin in range(0, int(part[-1]), block):
-            stop = min(begin + block, int(part[-1]))
-            cosines = column_scaled_cosines(left, grid.take(slice(begin, stop)))
-            cosines[:, ~kept[begin:stop]] = -np.inf
-            if stop > part[0]:
-                cosines[np.arange(begin, stop)[None, :] >= part[:, None]] = -np.inf
-            top.merge(cosines, begin)
-        none = top.columns < 0
-        scaled = np.where(none, 0, top.values).astype(np.float64) * left.inverse_norms[:, None]
-        scaled = np.round(scaled, DECIMALS)
-        values[start : start + block] = np.where(none, scaled[:, :1], scaled)
-        sources[start : start + block] = np.where(none, top.columns[:, :1], top.columns)
-    if len(rows) and rows[0] == 0:
-        values[0], sources[0] = -np.inf, 0
-    return values, sources
+def _in_steps(cosines: NDArray[np.floating]) -> NDArray[np.int16]:
+    return np.rint(cosines.astype(np.float64) * STEPS).astype(np.int16)
 
 
-def _cosines(sketches: NDArray[Any], left: IntArray, right: IntArray, chunk: int = 4096) -> FloatArray:
-    """Cosines of pairs of rows, in float64 from the sketches themselves; 0 where a row is zero."""
+def _cosines(rows: Rows, left: IntArray, right: IntArray, chunk: int) -> FloatArray:
+    """Cosines of pairs of rows, in float64 from the samples themselves; 0 where a row is zero."""
     cosines = np.zeros(len(left))
-    for start in range(0, len(left), chunk):
-        a = sketches[left[start : start + chunk]].astype(np.float64)
-        b = sketches[right[start : start + chunk]].astype(np.float64)
+    for part in spans(len(left), chunk):
+        a: NDArray[Any] = rows.take(left[part]).astype(np.float64)
+        b: NDArray[Any] = rows.take(right[part]).astype(np.float64)
         norms = np.sqrt(np.einsum("ij,ij->i", a, a) * np.einsum("ij,ij->i", b, b))
         dots = np.einsum("ij,ij->i", a, b)
-        np.divide(dots, norms, out=cosines[start : start + chunk], where=norms > 0)
+        np.divide(dots, norms, out=cosines[part], where=norms > 0)
     return np.clip(cosines, -1.0, 1.0)

@@ -98,7 +98,8 @@ class SketchStore:
         """`rows`, in that order, as a new (len(rows), dim) float32 array; only those rows are read."""
         taken = np.empty((len(rows), self.dim), dtype=np.float32)
         part_of = np.searchsorted(self._starts, rows, side="right") - 1
-        for part in np.unique(part_of):
-            here = part_of == part
+        by_part = np.argsort(part_of, kind="stable")
+        present, first = np.unique(part_of[by_part], return_index=True)
+        for part, here in zip(present, np.split(by_part, first[1:]), strict=False):
             taken[here] = self._parts[part][rows[here] - self._starts[part]]
         return taken

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from selection_project import make_selection_round, with_params
+from selection_project import make_selection_round, put_sketches, with_params
 
 from adapt_inf.data.manifest import candidates, read_pool
 from adapt_inf.errors import StageInputError
@@ -52,10 +52,16 @@ def test_the_cap_is_met_by_equal_shares_and_tombstones_say_why(tmp_path: Path) -
     gone = pool[pool["pruned_round"] == ctx.round]
     rows = pd.Series(frame.index, index=frame["sample_id"])
     sketches = SketchStore(ctx.input("sketch")).all()
+    selected = set(pd.read_parquet(ctx.input("select") / "selected.parquet")["sample_id"])
     for name, tomb in gone.iterrows():
         assert tomb["pruned_cluster"] == assignments[name] == assignments[tomb["duplicate_of"]]
         assert pool.loc[tomb["duplicate_of"], "live"]
-        others = [other for other in live if assignments[other] == assignments[name]]
+        place = (name not in selected, name)
+        others = [
+            other
+            for other in live
+            if assignments[other] == assignments[name] and (other not in selected, other) < place
+        ]
         unit = sketches / np.linalg.norm(sketches, axis=1, keepdims=True)
         cosines = unit[rows[others]] @ unit[rows[name]]
         assert tomb["similarity"] == pytest.approx(cosines.max(), abs=1e-3)
@@ -98,6 +104,36 @@ def test_any_memory_and_a_second_run_give_the_same_bytes(tmp_path: Path) -> None
         prune.run(with_params(tmp_path, prune={"pool_cap": 70}, memory_mb=memory, **KNOBS))
         digests.add(folder_digest(ctx.project.output(ctx.round, "pool")))
     assert len(digests) == 1
+
+
+def test_what_cannot_be_read_is_like_nothing_and_stays(tmp_path: Path) -> None:
+    ctx = make(tmp_path, 90)
+    frame, sketches = candidates(ctx), SketchStore(ctx.input("sketch")).all()
+    faulty = np.arange(0, 140, 20)
+    sketches[faulty] = 0
+    put_sketches(ctx, frame["sample_id"], sketches)
+    prune.run(ctx)
+    pool = read_pool(ctx.project.output(ctx.round, "pool")).set_index("sample_id")
+    assert pool.loc[frame["sample_id"].iloc[faulty], "live"].all()
+
+
+def test_hidden_states_decide_where_they_are_asked_for(tmp_path: Path) -> None:
+    ctx = make(tmp_path, 120)
+    with_hidden = with_params(tmp_path, prune={"pool_cap": 120, "features": "hidden"}, **KNOBS)
+    with pytest.raises(StageInputError, match="has no hidden features"):
+        prune.run(with_hidden)
+    frame, sketches = candidates(ctx), SketchStore(ctx.input("sketch")).all()
+    cluster_of = pd.read_parquet(ctx.input("cluster") / "assignments.parquet")["cluster"]
+    members = np.flatnonzero(cluster_of == 0)
+    hidden = np.eye(140, dtype=np.float32)
+    hidden[members[1::2]] = hidden[members[0]]  # half of the largest cluster says the same
+    put_sketches(ctx, frame["sample_id"], sketches, hidden)
+    prune.run(with_hidden)
+    pool = read_pool(ctx.project.output(ctx.round, "pool")).set_index("sample_id")
+    gone = pool[pool["pruned_round"] == ctx.round]
+    assert len(gone) == 20
+    assert set(gone.index) <= set(frame["sample_id"].iloc[[members[0], *members[1::2]]])
+    assert np.allclose(gone["similarity"], 1)
 
 
 def test_clusters_of_other_samples_are_refused(tmp_path: Path) -> None:
