@@ -48,6 +48,15 @@ class SampleError(AdaptInfError):
         super().__init__(f"sample {sample_id}: {problem}.", "Leave it out of the drop, or mend it there.")
 
 
+class ScoreError(AdaptInfError):
+    """A score that gave back what no score may; `origin` says which package brought it."""
+
+    def __init__(self, score: str, origin: str, problem: str) -> None:
+        super().__init__(
+            f"score {score} ({origin}): {problem}.", f"Mend it there, or take {score} out of `select` in params.yaml."
+        )
+
+
 class DropError(AdaptInfError):
     def __init__(self, drop: str, problem: str, mend: str = "") -> None:
         super().__init__(f"drop {drop}: {problem}.", mend)

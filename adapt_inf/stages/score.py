@@ -7,7 +7,6 @@ resumed like the sketch pass, part by part, and not made where no score asks for
 from __future__ import annotations
 
 import shutil
-import zlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,7 @@ from adapt_inf.errors import StageInputError
 from adapt_inf.files import file_digest, read_array, write_array, write_parquet
 from adapt_inf.models.vlm import load_vlm
 from adapt_inf.parallel import SharedProgress, run_workers, worker_count
-from adapt_inf.selection.scores.base import Score
-from adapt_inf.selection.scores.registry import available, resolve
+from adapt_inf.selection.scores import available, compute, resolve, without_value
 from adapt_inf.sketching.grounding import WithoutImage
 from adapt_inf.sketching.signals import AnswerPass
 from adapt_inf.sketching.store import spans
@@ -35,7 +33,16 @@ NOT_SCORES = ("adapt_inf", "sequential", "random", "cluster_random", "full")  # 
 
 
 def run(ctx: StageContext) -> dict[str, Any]:
-    """Write rounds/<round>/score/scores.parquet: sample_id and a float64 column per score, null where it has none."""
+    """Write rounds/<round>/score/scores.parquet: sample_id and a float64 column per score, null where it has none.
+
+    The report counts, per score, the samples that have a value, and under `without_value` those that have none although
+    the signals that the score needs are there.
+
+    Raises:
+        ConfigError: a score that does not exist or is none.
+        ScoreError: a score that raised, or gave back what no score may.
+        StageInputError: signals of other samples than the round's candidates.
+    """
     frame = candidates(ctx)
     scores = resolve(score_names(ctx), ctx.project.params_of(ctx.round))
     sketch = ctx.input("sketch")
@@ -50,7 +57,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
         file_digest(sketch / "signals.parquet"),
         *what_is_seen(ctx, frame),
     ]
-    report: dict[str, Any] = {"samples": len(frame), "scores": {}}
+    report: dict[str, Any] = {"samples": len(frame), "scores": {}, "without_value": {}}
     with ctx.output("score", depends_on) as out:
         if any(WITHOUT_IMAGE in score.needs for score in scores):
             signals[WITHOUT_IMAGE], report["resumed"] = _without_image(ctx, frame, out)
@@ -58,6 +65,8 @@ def run(ctx: StageContext) -> dict[str, Any]:
         for score in scores:
             columns[score.name] = compute(score, signals, ctx.params.seed)
             report["scores"][score.name] = int(np.isfinite(columns[score.name]).sum())
+            if none := without_value(score, signals, columns[score.name]):
+                report["without_value"][score.name] = none
         write_parquet(out / "scores.parquet", pd.DataFrame(columns))
         shutil.rmtree(out / WITHOUT_IMAGE, ignore_errors=True)
     return report
@@ -69,12 +78,6 @@ def score_names(ctx: StageContext) -> list[str]:
     if strategy not in (*NOT_SCORES, *names) and strategy in available():
         names.append(strategy)
     return names
-
-
-def compute(score: Score, signals: dict[str, NDArray[np.float64]], seed: int) -> NDArray[np.float64]:
-    """(n,) values of a score; its random draws depend on the seed and its name alone, not on the other scores."""
-    rng = np.random.default_rng([seed, zlib.crc32(score.name.encode())])
-    return score.compute({name: signals[name] for name in score.needs}, rng)
 
 
 def _without_image(ctx: StageContext, frame: pd.DataFrame, out: Path) -> tuple[NDArray[np.float64], int]:

@@ -8,6 +8,7 @@ may need are in `base.SIGNALS`. To add one to an installed package:
 """
 
 from adapt_inf.selection.scores.base import SIGNALS, Score, Signals
+from adapt_inf.selection.scores.compute import compute, without_value
 from adapt_inf.selection.scores.registry import available, resolve
 
-__all__ = ["SIGNALS", "Score", "Signals", "available", "resolve"]
+__all__ = ["SIGNALS", "Score", "Signals", "available", "compute", "resolve", "without_value"]

@@ -6,7 +6,7 @@ Looking one up costs a read of package metadata, and only for a name that is not
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from adapt_inf.errors import ConfigError
@@ -29,6 +29,18 @@ def available() -> list[str]:
     return own + sorted({point.name for point in entry_points(group=GROUP)} - set(own))
 
 
+def origin(name: str) -> str:
+    """Where a score comes from: `built in`, or its entry point and the distribution that brings it."""
+    if any(make().name == name for make in _BUILT_IN):
+        return "built in"
+    return ", ".join(_described(point) for point in entry_points(group=GROUP, name=name)) or "of no installed package"
+
+
+def _described(point: EntryPoint) -> str:
+    brought_by = f" of {point.dist.name} {point.dist.version}" if point.dist else ""
+    return f"entry point {point.value}{brought_by}"
+
+
 def resolve(names: list[str], source: Path = Path("params.yaml")) -> list[Score]:
     """The scores called `names`, in that order. A built-in name cannot be taken by a package.
 
@@ -49,23 +61,25 @@ def _resolve_one(name: str, source: Path) -> Score:
         score = make()
         if score.name == name:
             return score
-    points = [point for point in entry_points(group=GROUP) if point.name == name]
+    points = list(entry_points(group=GROUP, name=name))
     if not points:
         raise ConfigError(source, "select.scores", f"there is no score {name}; there are {', '.join(available())}")
     if len(points) > 1:
-        raise ConfigError(source, "select.scores", f"{len(points)} installed packages bring a score {name}")
-    point = points[0]
+        raise ConfigError(source, "select.scores", f"there are several scores {name}: {origin(name)}")
+    where = _described(points[0])
     try:
-        score = point.load()()
-    except (ImportError, AttributeError, TypeError) as error:
-        raise ConfigError(source, "select.scores", f"{name} ({point.value}) cannot be loaded: {error}") from error
-    if not isinstance(score, Score) or score.name != name:
+        score = points[0].load()()
+        fits = isinstance(score, Score) and score.name == name and callable(score.compute)
+        needs = tuple(score.needs) if fits and not isinstance(score.needs, str) else ()
+    except (Exception, SystemExit) as error:  # importing and making it runs foreign code, which may raise anything
+        problem = f"{name} ({where}) cannot be loaded: {type(error).__name__}: {error}"
+        raise ConfigError(source, "select.scores", problem) from error
+    if not fits:
         raise ConfigError(
-            source, "select.scores", f"{point.value} is no score called {name}: it needs `name`, `needs` and `compute`"
+            source, "select.scores", f"{where} is no score called {name}: it needs `name`, `needs` and `compute`"
         )
-    unknown = sorted(set(score.needs) - SIGNALS.keys())
-    if unknown or not score.needs:
-        raise ConfigError(
-            source, "select.scores", f"{name} needs {', '.join(unknown) or 'no signal'}; there are {', '.join(SIGNALS)}"
-        )
+    unknown = sorted({str(need) for need in needs} - SIGNALS.keys())
+    if unknown or not needs:
+        problem = f"{name} ({where}) needs {', '.join(unknown) or 'no signal'}; there are {', '.join(SIGNALS)}"
+        raise ConfigError(source, "select.scores", problem)
     return score

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from score_package import installed
 
 from adapt_inf.errors import ConfigError
 from adapt_inf.selection.scores import SIGNALS, Score, available, resolve
+from adapt_inf.selection.scores.registry import origin
 
 BUILT_IN = ["perplexity", "el2n", "entropy", "grand", "image_grounding", "random"]
 
@@ -30,29 +32,42 @@ class Greedy(Length):
 
 class Incomplete:
     name = "incomplete"
+
+
+class Explosive:
+    def __init__(self):
+        raise ValueError("boom")
+
+
+class Quits(Length):
+    @property
+    def name(self):
+        raise SystemExit(3)
+
+
+class OneString(Length):
+    name = "one_string"
+    needs = "nll"
 """
 
-POINTS = """[adapt_inf.scores]
-answer_length = extra_scores:Length
-misnamed = extra_scores:Misnamed
-greedy = extra_scores:Greedy
-incomplete = extra_scores:Incomplete
-missing = extra_scores:Missing
-perplexity = extra_scores:Length
-"""
+NAMES = {
+    "answer_length": "Length",
+    "misnamed": "Misnamed",
+    "greedy": "Greedy",
+    "incomplete": "Incomplete",
+    "missing": "Missing",
+    "explosive": "Explosive",
+    "quits": "Quits",
+    "one_string": "OneString",
+    "perplexity": "Length",
+}
 
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A package with scores of its own, as pip lays it out."""
-    (tmp_path / "extra_scores.py").write_text(SOURCE)
-    info = tmp_path / "extra_scores-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: extra-scores\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(POINTS)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    yield tmp_path
-    sys.modules.pop("extra_scores", None)
+    points = {name: f"extra_scores:{place}" for name, place in NAMES.items()}
+    with installed(tmp_path, "extra_scores", SOURCE, points, monkeypatch):
+        yield tmp_path
 
 
 def test_the_built_in_scores_are_there():
@@ -80,6 +95,21 @@ def test_a_package_brings_a_score(package):
     assert score.compute({"nll": np.ones(3), "entropy": np.ones(3)}, np.random.default_rng(0)).tolist() == [2, 2, 2]
 
 
+def test_two_packages_that_bring_the_same_score_are_both_named(package, tmp_path_factory, monkeypatch):
+    other = tmp_path_factory.mktemp("other")
+    with installed(other, "more_scores", SOURCE, {"answer_length": "more_scores:Length"}, monkeypatch):
+        with pytest.raises(ConfigError) as caught:
+            resolve(["answer_length"])
+        assert "of extra-scores 1.0" in str(caught.value)
+        assert "of more-scores 1.0" in str(caught.value)
+
+
+def test_a_score_s_origin_is_its_entry_point_and_package(package):
+    assert origin("el2n") == "built in"
+    assert origin("answer_length") == "entry point extra_scores:Length of extra-scores 1.0"
+    assert origin("perplexity") == "built in"
+
+
 def test_a_package_cannot_take_a_built_in_name(package):
     assert type(resolve(["perplexity"])[0]).__module__ == "adapt_inf.selection.scores.perplexity"
     assert available().count("perplexity") == 1
@@ -91,7 +121,10 @@ def test_a_package_cannot_take_a_built_in_name(package):
         ("misnamed", "is no score called misnamed"),
         ("greedy", "needs attention; there are nll"),
         ("incomplete", "is no score called incomplete"),
-        ("missing", "cannot be loaded"),
+        ("missing", "cannot be loaded: AttributeError"),
+        ("explosive", r"explosive \(entry point extra_scores:Explosive of extra-scores 1\.0\) .* ValueError: boom"),
+        ("quits", "cannot be loaded: SystemExit: 3"),
+        ("one_string", "needs no signal"),
     ],
 )
 def test_a_bad_entry_point_is_named(package, name, problem):
