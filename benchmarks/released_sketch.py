@@ -59,7 +59,7 @@ def gradients(vlm: VLM, maps: Sequence[nn.Linear], singles: Iterable[Batch]) -> 
     trainable(vlm)
     for batch in singles:
         loss_of(vlm, batch).backward()
-        yield torch.cat([module.weight.grad.reshape(-1) for module in maps])
+        yield torch.cat([module.weight.grad.reshape(-1) for module in maps if module.weight.grad is not None])
         vlm.model.zero_grad(set_to_none=True)
 
 

@@ -1,153 +1,235 @@
-"""What the sketch and score passes cost, relative to a plain forward and backward of the same batches.
+"""What the sketch and the scores cost, relative to a plain forward and backward over the same samples.
 
-    python benchmarks/sketch_cost.py [--model FOLDER] [--samples N] [--batch N] [--repeat N] [--json FILE]
+    python benchmarks/sketch_cost.py [--model FOLDER] [--samples N] [--batch N] [--repeat N] [--released N] [--json F]
 
-Prints a table of process CPU time (best of the repeats, one thread), samples per second and the ratio to `plain`: a
-forward of the whole model and a backward to every weight, on the same length-bucketed batches. `plain, adapter alone`
-goes back to the LoRA factors only, as training does. Samples are random pictures with short questions: an eighth text
-only, an eighth with two pictures. A bare model is measured as in a lineage's first round (full weights of the middle
-layer), then with LoRA factors of rank 16 as later.
+Samples are those of the demo's drops. Two models: `full`, without an adapter as in a lineage's first round (the middle
+layer's weights are sketched), and `lora`, with one as later (its factors). Passes, each over all samples in buckets of
+like length:
+
+    plain                      forward of the whole model, logits everywhere, backward to every weight
+    plain, adapter alone       the same, backward to the LoRA factors alone, as in training
+    sketch + free signals      gradient sketch, nll, EL2N, entropy, GraNd
+    without image              the forward that Image Grounding adds: for a blank image, or with image tokens dropped
+    sketch + all five scores   the two, and the scores from their signals
+    released                   batches of one, dense projection to 8192 (released_sketch.py); on N samples only
+
+Process CPU time on one thread. Passes take turns, and each ratio is to the plain pass of the same turn: on batches that
+are ready (decoded, tokenised, blanked), and with preparing them on both sides.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
-import json
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from peft import LoraConfig, get_peft_model
-from PIL import Image
+from released_sketch import gradients
+from released_sketch import sketch as released_sketch
+from report import finish, machine, spread, table
+from shipped import BASE, adapted_model, bare_model, samples
 from transformers.utils import logging as transformers_logging
 
 from adapt_inf.data.samples import Sample
-from adapt_inf.models.batches import Batch, collate, length_buckets, token_lengths
-from adapt_inf.models.vlm import VLM, load_vlm
+from adapt_inf.models.batches import Batch, Encoded, collate, length_buckets, token_lengths
+from adapt_inf.models.vlm import VLM
+from adapt_inf.selection.scores.registry import resolve
 from adapt_inf.sketching.gradients import Sketcher
-from adapt_inf.sketching.grounding import Without, nll_without_image
+from adapt_inf.sketching.grounding import Without, WithoutImage
 from adapt_inf.sketching.signals import AnswerPass
 from adapt_inf.stages.sketch import sketch_samples
 
-QUESTIONS = ("What colour is it?", "How many are there?", "Which one is second: left, right or above?", "Is it red?")
-ANSWERS = ("red", "two of them", "yes, it is green", "no")
-PIXELS = 64
+SCORES = ("perplexity", "el2n", "entropy", "grand", "image_grounding")
 WITHOUT: tuple[Without, ...] = ("blank", "drop")
+MODELS = {"full": bare_model, "lora": adapted_model}
+SKETCHES = "sketch + "
+SKETCH = f"{SKETCHES}free signals"
+READY, PREPARING = "batches ready", "with preparing"
 
-
-def draw(count: int, seed: int = 0) -> list[Sample]:
-    """`count` samples, the same for the same seed."""
-    rng = np.random.default_rng(seed)
-    samples = []
-    for i in range(count):
-        pictures = tuple(_png(rng) for _ in range({7: 0, 3: 2}.get(i % 8, 1)))
-        question, answer = QUESTIONS[rng.integers(4)], ANSWERS[rng.integers(4)]
-        parts = [{"type": "image"}] * len(pictures) + [{"type": "text", "text": question}]
-        messages = [
-            {"role": "user", "content": parts},
-            {"role": "assistant", "content": [{"type": "text", "text": answer}]},
-        ]
-        samples.append(Sample(str(i), pictures, messages, "benchmark", "exact_match", (answer,)))
-    return samples
-
-
-def _png(rng: np.random.Generator) -> bytes:
-    stream = io.BytesIO()
-    tiles = rng.integers(0, 255, size=(8, 8, 3), dtype=np.uint8)
-    Image.fromarray(tiles.repeat(PIXELS // 8, 0).repeat(PIXELS // 8, 1)).save(stream, "PNG")
-    return stream.getvalue()
-
-
-def with_adapter(folder: Path) -> VLM:
-    vlm = load_vlm(folder)
-    maps = [name for name, module in vlm.decoder().named_modules() if isinstance(module, torch.nn.Linear)]
-    prefix = next(name for name, module in vlm.model.named_modules() if module is vlm.decoder())
-    config = LoraConfig(r=16, lora_alpha=32, target_modules=[f"{prefix}.{name}" for name in maps])
-    return VLM(get_peft_model(vlm.model, config).eval(), vlm.processor, vlm.device, True, vlm.base)
-
-
-def plain_pass(vlm: VLM, adapter_alone: bool = False) -> Callable[[Batch], None]:
-    """A forward of the whole model and a backward to every weight, or to the adapter's alone."""
-    for name, parameter in vlm.model.named_parameters():
-        parameter.requires_grad_(not adapter_alone or "lora_" in name)
-
-    def run(batch: Batch) -> None:
-        labels = batch.input_ids.masked_fill(~batch.answers, -100)
-        vlm.model(**batch.inputs, labels=labels, use_cache=False).loss.backward()
-        vlm.model.zero_grad(set_to_none=True)
-
-    return run
-
-
-def seconds(work: Callable[[], object], repeat: int) -> float:
-    """Process CPU time of `work`: the best of `repeat`, after one run to warm up."""
-    work()
-    times = []
-    for _ in range(repeat):
-        start = time.process_time()
-        work()
-        times.append(time.process_time() - start)
-    return min(times)
-
-
-def measure(vlm: VLM, samples: list[Sample], batch_size: int, repeat: int) -> dict[str, float]:
-    """Seconds per pass over all samples; the first ones on batches that are ready."""
-    buckets = length_buckets(token_lengths(vlm, samples), batch_size)
-    batches = [collate(vlm, [samples[int(i)] for i in rows]) for rows in buckets]
-
-    def over(run: Callable[[Batch], object]) -> float:
-        return seconds(lambda: [run(batch) for batch in batches], repeat)
-
-    cost = {"plain": over(plain_pass(vlm))}
-    if vlm.adapted:
-        cost["plain, adapter alone"] = over(plain_pass(vlm, adapter_alone=True))
-    sketcher, answers = Sketcher(vlm), AnswerPass(vlm)  # freeze the model
-    cost["signals alone"] = over(answers)
-    cost["sketch + signals"] = over(sketcher)
-    cost["batches (images, tokens)"] = seconds(
-        lambda: [collate(vlm, [samples[int(i)] for i in rows]) for rows in buckets], repeat
-    )
-    cost["sketch stage"] = seconds(lambda: sketch_samples(vlm, sketcher, samples, batch_size), repeat)
-    for without in WITHOUT:
-        work = partial(nll_without_image, vlm, answers, samples, without, batch_size)
-        cost[f"without image: {without}"] = seconds(work, repeat)
-    return cost
+Pass = Callable[[], object]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", type=Path, default=Path(__file__).parents[1] / "adapt_inf" / "demo" / "base")
-    parser.add_argument("--samples", type=int, default=1024)
+    parser.add_argument("--model", type=Path, default=BASE)
+    parser.add_argument("--samples", type=int, default=384)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--released", type=int, default=16, help="samples for the released way; 0: leave it out")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    warnings.simplefilter("ignore", FutureWarning)
     torch.set_num_threads(1)
     transformers_logging.set_verbosity_error()
-    samples = draw(args.samples)
-    found: dict[str, Any] = {}
-    for name, vlm in (("full", load_vlm(args.model)), ("lora", with_adapter(args.model))):
-        tokens = float(np.mean(token_lengths(vlm, samples)))
-        cost = measure(vlm, samples, args.batch, args.repeat)
-        rows = {
-            what: {"samples_per_second": round(len(samples) / spent, 1), "ratio": round(spent / cost["plain"], 3)}
-            for what, spent in cost.items()
+    drawn = samples(args.samples)
+    found: dict[str, Any] = {
+        "machine": machine(),
+        **{k: v for k, v in vars(args).items() if k not in ("json", "model")},
+    }
+    for name, load in MODELS.items():
+        vlm = load(args.model)
+        found[name] = about(vlm, drawn)
+        print(f"\n{name}: {found[name]['coordinates']:,} coordinates, {found[name]['mean_tokens']} tokens a sample")
+        for setting, passes in ((READY, ready(vlm, drawn, args.batch)), (PREPARING, preparing(vlm, drawn, args.batch))):
+            found[name][setting] = compare(passes, len(drawn), args.repeat)
+            show(setting, found[name][setting])
+        if args.released:
+            found[name]["released"] = released(vlm, drawn, args.released, found[name][READY])
+            show("released way", found[name]["released"])
+            for what, times in found[name]["released"]["released"]["times_ours"].items():
+                print(f"released / {what}: {times:.0f}")
+    finish("sketch_cost", found, args.json)
+
+
+def about(vlm: VLM, drawn: Sequence[Sample]) -> dict[str, Any]:
+    plan = Sketcher(vlm).plan
+    tokens = [len(collate(vlm, [sample]).input_ids[0]) for sample in drawn[::16]]
+    return {
+        "layers": list(plan.layers),
+        "coordinates": plan.coordinates,
+        "mean_tokens": round(float(np.mean(tokens)), 1),
+    }
+
+
+def ready(vlm: VLM, drawn: Sequence[Sample], size: int) -> dict[str, Pass]:
+    """The passes on batches that are there; `without image` pads its own, from samples that are encoded."""
+    batches = [collate(vlm, [drawn[int(i)] for i in rows]) for rows in length_buckets(token_lengths(vlm, drawn), size)]
+    sketcher, answers = Sketcher(vlm), AnswerPass(vlm)
+    pictured = [sample for sample in drawn if sample.images]
+    encoded: dict[Without, list[Encoded]] = {
+        without: [item for item in WithoutImage(vlm, answers, without, size).encode(pictured) if item is not None]
+        for without in WITHOUT
+    }
+
+    def each(run: Callable[[Batch], object]) -> None:
+        for batch in batches:
+            run(batch)
+
+    def without_image(without: Without) -> None:
+        WithoutImage(vlm, answers, without, size).nll(encoded[without])
+
+    return _passes(vlm, len(drawn), each, partial(each, sketcher), without_image)
+
+
+def preparing(vlm: VLM, drawn: Sequence[Sample], size: int) -> dict[str, Pass]:
+    """The passes as the stages run them: from samples with their encoded pictures, each time anew."""
+    sketcher, answers = Sketcher(vlm), AnswerPass(vlm)
+
+    def each(run: Callable[[Batch], object]) -> None:
+        for rows in length_buckets(token_lengths(vlm, drawn), size):
+            run(collate(vlm, [drawn[int(i)] for i in rows]))
+
+    def without_image(without: Without) -> None:
+        WithoutImage(vlm, answers, without, size)(drawn)
+
+    return _passes(vlm, len(drawn), each, partial(sketch_samples, vlm, sketcher, drawn, size), without_image)
+
+
+def _passes(
+    vlm: VLM,
+    count: int,
+    over: Callable[[Callable[[Batch], object]], object],
+    sketch: Pass,
+    without_image: Callable[[Without], None],
+) -> dict[str, Pass]:
+    passes: dict[str, Pass] = {"plain": partial(over, plain(vlm))}
+    if vlm.adapted:
+        passes["plain, adapter alone"] = partial(over, plain(vlm, adapter_alone=True))
+    passes[SKETCH] = sketch
+    for without in WITHOUT:
+        passes[f"without image: {without}"] = partial(without_image, without)
+    passes["scores from signals"] = partial(scores, count)
+    return passes
+
+
+def scores(count: int) -> None:
+    rng = np.random.default_rng(0)
+    for score in resolve(list(SCORES)):
+        score.compute({name: rng.random(count) for name in score.needs}, rng)
+
+
+def plain(vlm: VLM, adapter_alone: bool = False) -> Callable[[Batch], None]:
+    """A forward of the whole model and a backward to every weight, or to the adapter's alone."""
+
+    def run(batch: Batch) -> None:
+        for name, parameter in vlm.model.named_parameters():
+            parameter.requires_grad_(not adapter_alone or "lora_" in name)
+        labels = batch.input_ids.masked_fill(~batch.answers, -100)
+        vlm.model(**batch.inputs, labels=labels, use_cache=False).loss.backward()
+        vlm.model.zero_grad(set_to_none=True)
+        vlm.model.requires_grad_(False)
+
+    return run
+
+
+def compare(passes: dict[str, Pass], count: int, repeat: int) -> dict[str, Any]:
+    """Pass -> samples per second, and its cost beside the plain pass of the same turn. The first turn warms up."""
+    seconds: dict[str, list[float]] = {name: [] for name in passes}
+    for turn in range(repeat + 1):
+        for name, run in passes.items():
+            spent = cpu(run)
+            if turn:
+                seconds[name].append(spent)
+    for without in WITHOUT:
+        parts = [seconds[name] for name in (SKETCH, f"without image: {without}", "scores from signals")]
+        seconds[f"{SKETCHES}all five scores: {without}"] = [sum(turn) for turn in zip(*parts, strict=True)]
+    return {
+        name: {
+            "samples_per_second": spread([count / each for each in own]),
+            "of_plain": spread([each / theirs for each, theirs in zip(own, seconds["plain"], strict=True)]),
         }
-        found[name] = {"mean_tokens": round(tokens, 1), "coordinates": Sketcher(vlm).plan.coordinates, "passes": rows}
-        print(
-            f"\n{name}: {found[name]['coordinates']} coordinates, {tokens:.1f} tokens a sample without the template's"
-        )
-        print(f"{'pass':28}{'samples/s':>10}{'ratio':>8}")
-        for what, row in rows.items():
-            print(f"{what:28}{row['samples_per_second']:>10.0f}{row['ratio']:>8.2f}")
-    print("\n" + json.dumps(found))
-    if args.json:
-        args.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        for name, own in seconds.items()
+        if name != "scores from signals"
+    }
+
+
+def released(vlm: VLM, drawn: Sequence[Sample], count: int, ours: dict[str, Any]) -> dict[str, Any]:
+    """The released way on `count` samples spread over all, per sample beside ours and the plain pass; batches ready."""
+    maps = Sketcher(vlm).plan.modules
+    singles = [collate(vlm, [sample]) for sample in drawn[:: max(1, len(drawn) // count)][:count]]
+    spent = {
+        "released": cpu(lambda: released_sketch(vlm, maps, singles)),
+        "released, gradients alone": cpu(lambda: list(gradients(vlm, maps, singles))),
+    }
+    vlm.model.requires_grad_(False)
+    known = {name: row["samples_per_second"]["median"] for name, row in ours.items()}
+    return {
+        name: {
+            "samples_per_second": spread([len(singles) / seconds]),
+            "of_plain": spread([known["plain"] * seconds / len(singles)]),
+            "times_ours": {
+                what: round(rate * seconds / len(singles), 1)
+                for what, rate in known.items()
+                if what.startswith(SKETCHES)
+            },
+        }
+        for name, seconds in spent.items()
+    }
+
+
+def cpu(run: Pass) -> float:
+    start = time.process_time()
+    run()
+    return time.process_time() - start
+
+
+def show(setting: str, rows: dict[str, Any]) -> None:
+    shown = [
+        {
+            setting: name,
+            "samples/s": row["samples_per_second"],
+            "of plain": row["of_plain"],
+            "from": row["of_plain"]["min"],
+            "to": row["of_plain"]["max"],
+        }
+        for name, row in rows.items()
+    ]
+    print("\n" + table(shown, [setting, "samples/s", "of plain", "from", "to"]))
 
 
 if __name__ == "__main__":
