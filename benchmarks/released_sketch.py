@@ -48,6 +48,12 @@ def loss_of(vlm: VLM, batch: Batch) -> Tensor:
     return vlm.model(**batch.inputs, labels=labels, use_cache=False).loss
 
 
+def logits_and_labels(vlm: VLM, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Of one sample, at all positions but the last: (T, vocabulary) logits, next tokens, and which are the answer."""
+    logits = vlm.model(**batch.inputs, use_cache=False).logits[0, :-1]
+    return logits, batch.input_ids[0, 1:], batch.answers[0, 1:]
+
+
 def trainable(vlm: VLM) -> None:
     """Let every weight take a gradient, or the adapter's alone where there is one."""
     for name, parameter in vlm.model.named_parameters():

@@ -14,6 +14,9 @@ for three models: the middle layer's weights (`full`), the last layer's (`full, 
 adapter in the middle layer after some steps of training (`lora`). A second table says how much the neighbours depend
 on that choice: the ten nearest of one beside those of another, both exact.
 
+`foretold r`: that of any random projection, whose error has variance 1 / dim, on cosines of the spread `cosine std`.
+What the spread does not allow, no hash can give: the remedy is a larger dim.
+
 The exact gradients never exist as a whole: the maps are taken a few at a time (64k coordinates of all samples), each
 time with a forward and backward of every batch, and inner products are summed up over them.
 """
@@ -48,6 +51,7 @@ from adapt_inf.sketching.gradients import Plan, Sketcher
 from adapt_inf.sketching.projections import CountSketch
 
 DIMS = (512, 1024, 2048, 4096)
+WIDE = (*DIMS, 8192, 16_384)  # of ours, whose cost hardly depends on it
 GROUP = 2**16  # coordinates at a time, or one map where it has more
 NEIGHBOURS = 10
 RATE = 3e-3  # of the adapter's training: the demo's
@@ -68,7 +72,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=BASE)
     parser.add_argument("--samples", type=int, default=1024)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=40, help="of the adapter's training")
+    parser.add_argument("--steps", type=int, default=120, help="of the adapter's training")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     warnings.simplefilter("ignore", FutureWarning)
@@ -87,7 +91,7 @@ def main() -> None:
     vlm = trained(vlm, drawn, args.steps)
     found, cosines["lora"], _ = measure(vlm, Sketcher(vlm, hidden=True), drawn, args.batch, dense=True)
     rows += [{"gradients": "lora", **row} for row in found]
-    print(table(rows, ["gradients", "coordinates", "projection", "dim", "r", "10-NN"]))
+    print(table(rows, ["gradients", "coordinates", "cosine std", "projection", "dim", "r", "10-NN", "foretold r"]))
     first = cosines["full"]
     choices = [{"beside full": name, **agreement(first, other)} for name, other in cosines.items() if name != "full"]
     print("\n" + table(choices, ["beside full", "r", "10-NN"]))
@@ -124,8 +128,16 @@ def measure(
         for projection in projections.values():
             projection.add(plan, maps, block)
     exact = unit(products)
+    std = round(float(exact[np.triu_indices(n, 1)].std()), 4)
+    about = {"coordinates": plan.coordinates, "cosine std": std}
     found = [
-        {"coordinates": plan.coordinates, "projection": name, "dim": dim, **agreement(exact, as_stored(sketches))}
+        {
+            **about,
+            "projection": name,
+            "dim": dim,
+            **agreement(exact, as_stored(sketches)),
+            "foretold r": foretold(std, dim),
+        }
         for name, projection in projections.items()
         for dim, sketches in projection.sketches().items()
     ]
@@ -167,7 +179,7 @@ def span(plan: Plan, maps: range) -> tuple[int, int]:
 
 class Counted:
     def __init__(self, plan: Plan, n: int) -> None:
-        self._sketches = [CountSketch(plan.coordinates, dim, seed=0) for dim in DIMS]
+        self._sketches = [CountSketch(plan.coordinates, dim, seed=0) for dim in WIDE]
         self._sums = [sketch.accumulator(n) for sketch in self._sketches]
 
     def add(self, plan: Plan, maps: range, block: Tensor) -> None:
@@ -211,7 +223,7 @@ class Factored:
         def side(length: int, to: int) -> Tensor:
             if plan.params == "lora" and length == min(height, width):
                 return torch.eye(length)
-            return 1.0 - 2.0 * torch.randint(2, (length, to), generator=generator).float()
+            return (1.0 - 2.0 * torch.randint(2, (length, to), generator=generator).float()) / to**0.5
 
         return side(height, left), side(width, right)
 
@@ -223,8 +235,7 @@ class Factored:
             start += weight.numel()
             for dim in DIMS:
                 left, right = self._sides[dim][index]
-                scale = (left.shape[1] if left.shape[0] != left.shape[1] else 1) * right.shape[1]
-                self._parts[dim].append((left.T @ own @ right).reshape(len(own), -1) / scale**0.5)
+                self._parts[dim].append((left.T @ own @ right).reshape(len(own), -1))
 
     def sketches(self) -> dict[int, Tensor]:
         return {dim: torch.cat(parts, dim=1) for dim, parts in self._parts.items()}
@@ -248,6 +259,11 @@ def agreement(exact: Cosines, other: Cosines) -> dict[str, float]:
     r = np.corrcoef(exact[upper], other[upper])[0, 1]
     shared = [len(np.intersect1d(a, b)) for a, b in zip(nearest(exact), nearest(other), strict=True)]
     return {"r": round(float(r), 4), "10-NN": round(float(np.mean(shared)) / NEIGHBOURS, 4)}
+
+
+def foretold(std: float, dim: int) -> float:
+    """The r of a random projection whose error in a cosine has variance 1 / dim, on cosines of this spread."""
+    return round(1 / (1 + 1 / (dim * std**2)) ** 0.5, 4)
 
 
 def nearest(cosines: Cosines) -> NDArray[np.int64]:
