@@ -9,6 +9,7 @@ like length:
     plain                      forward of the whole model, logits everywhere, backward to every weight
     plain, adapter alone       the same, backward to the LoRA factors alone, as in training
     sketch + free signals      gradient sketch, nll, EL2N, entropy, GraNd
+    sketch of 8,192            the same with longer sketches
     without image              the forward that Image Grounding adds: for a blank image, or with image tokens dropped
     sketch + all five scores   the two, and the scores from their signals
     released                   batches of one, dense projection to 8192 (released_sketch.py); on N samples only
@@ -49,6 +50,7 @@ WITHOUT: tuple[Without, ...] = ("blank", "drop")
 MODELS = {"full": bare_model, "lora": adapted_model}
 SKETCHES = "sketch + "
 SKETCH = f"{SKETCHES}free signals"
+WIDER = (8192, 16_384)
 READY, PREPARING = "batches ready", "with preparing"
 
 Pass = Callable[[], object]
@@ -113,7 +115,8 @@ def ready(vlm: VLM, drawn: Sequence[Sample], size: int) -> dict[str, Pass]:
     def without_image(without: Without) -> None:
         WithoutImage(vlm, answers, without, size).nll(encoded[without])
 
-    return _passes(vlm, len(drawn), each, partial(each, sketcher), without_image)
+    wider = {f"sketch of {dim:,}": partial(each, Sketcher(vlm, dim=dim)) for dim in WIDER}
+    return _passes(vlm, len(drawn), each, partial(each, sketcher), without_image) | wider
 
 
 def preparing(vlm: VLM, drawn: Sequence[Sample], size: int) -> dict[str, Pass]:
