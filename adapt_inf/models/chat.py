@@ -93,7 +93,7 @@ def takes_suffix(processor: Any) -> bool:
 
 
 @cache
-def _call_takes_suffix(kind: type) -> bool:
+def _call_takes_suffix(kind: Any) -> bool:
     return "suffix" in inspect.signature(kind.__call__).parameters
 
 
