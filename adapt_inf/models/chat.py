@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -89,12 +89,12 @@ def render(vlm: VLM, sample: Sample, *, with_images: bool = True, generation: bo
 
 def takes_suffix(processor: Any) -> bool:
     """Whether the processor wants the answer apart from the prompt."""
-    return _call_takes_suffix(type(processor))
+    return _has_suffix(type(processor).__call__)
 
 
 @cache
-def _call_takes_suffix(kind: Any) -> bool:
-    return "suffix" in inspect.signature(kind.__call__).parameters
+def _has_suffix(call: Callable[..., Any]) -> bool:
+    return "suffix" in inspect.signature(call).parameters
 
 
 def chat_template(processor: Any) -> str:
