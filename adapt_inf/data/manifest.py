@@ -53,9 +53,22 @@ def manifest_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return _to_frame(pa.Table.from_pylist([{"live": True, **row} for row in rows], schema=SCHEMA))
 
 
-def write_manifest(path: Path, frame: pd.DataFrame) -> None:
-    """Write a manifest; equal frames give equal bytes."""
-    table = pa.Table.from_pandas(frame, schema=SCHEMA, preserve_index=False).replace_schema_metadata(None)
+def write_manifest(path: Path, frame: pd.DataFrame, image_hashes: pa.Array | None = None) -> None:
+    """Write a manifest; equal frames give equal bytes.
+
+    Args:
+        path: the file.
+        frame: all columns, but for image_hashes where the next argument gives them.
+        image_hashes: those of the frame's rows, as Arrow has them.
+    """
+    if image_hashes is None:
+        table = pa.Table.from_pandas(frame, schema=SCHEMA, preserve_index=False)
+    else:
+        plain = pa.schema([field for field in SCHEMA if field.name != "image_hashes"])
+        table = pa.Table.from_pandas(frame, schema=plain, preserve_index=False)
+        place = SCHEMA.get_field_index("image_hashes")
+        table = table.add_column(place, SCHEMA.field("image_hashes"), image_hashes)
+    table = table.replace_schema_metadata(None)
     write_whole(path, lambda part: pq.write_table(table, part, compression="zstd"))
 
 
@@ -67,6 +80,11 @@ def read_manifest(path: Path, columns: Sequence[str] | None = None) -> pd.DataFr
         columns: those to read; all when left out.
     """
     return _to_frame(pq.read_table(path, schema=SCHEMA, columns=columns, partitioning=None))
+
+
+def read_image_hashes(path: Path) -> pa.ChunkedArray:
+    """The image_hashes of a manifest as Arrow has them: a million lists as Python objects are 200 MB."""
+    return pq.read_table(path, schema=SCHEMA, columns=["image_hashes"], partitioning=None)["image_hashes"]
 
 
 def read_pool(pool: Path) -> pd.DataFrame:

@@ -14,12 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from adapt_inf.config import Params
 from adapt_inf.data.drops import read_drop
 from adapt_inf.data.intake import REPORT, SUITE, SUITE_HASHES, SUITES, Known, take_in
-from adapt_inf.data.manifest import MANIFEST, SHARDS, empty_manifest, read_manifest, read_pool, write_manifest
+from adapt_inf.data.manifest import (
+    MANIFEST,
+    SCHEMA,
+    SHARDS,
+    empty_manifest,
+    read_image_hashes,
+    read_manifest,
+    write_manifest,
+)
 from adapt_inf.data.shards import SampleStore, write_shard
 from adapt_inf.errors import StageInputError
 from adapt_inf.files import link_or_copy, read_json, write_json
@@ -50,12 +59,21 @@ def build_pool(out: Path, parent_pool: Path, ingest: Path, round_id: str, pruned
     for name in (SHARDS, SUITES):
         shutil.rmtree(out / name, ignore_errors=True)
         (out / name).mkdir(parents=True)
-    frame = pd.concat([read_pool(parent_pool), read_manifest(ingest / MANIFEST)], ignore_index=True)
+    manifests = [folder / MANIFEST for folder in (parent_pool, ingest)]
+    plain = [name for name in SCHEMA.names if name != "image_hashes"]
+    parts = [read_manifest(path, plain) for path in manifests]
+    homes = {
+        str(shard): path.parent / SHARDS / shard
+        for path, part in zip(manifests, parts, strict=True)
+        for shard in part["shard"].dropna().unique()
+    }
+    frame = pd.concat(parts, ignore_index=True)
+    del parts
     frame = _bury(frame, pruned, round_id, out)
-    homes = {shard: folder / SHARDS / shard for folder in (parent_pool, ingest) for shard in _shards(folder)}
     frame = _place_shards(frame, homes, out / SHARDS, round_id)
     _place_suites(out / SUITES, parent_pool, ingest)
-    write_manifest(out / MANIFEST, frame)
+    hashes = [chunk for path in manifests for chunk in read_image_hashes(path).chunks]
+    write_manifest(out / MANIFEST, frame, pa.chunked_array(hashes, SCHEMA.field("image_hashes").type).combine_chunks())
     summary = _summary(frame, round_id, len(pruned))
     write_json(out / POOL, summary)
     return summary
@@ -92,25 +110,21 @@ def no_pruned() -> pd.DataFrame:
 
 def _bury(frame: pd.DataFrame, pruned: pd.DataFrame, round_id: str, out: Path) -> pd.DataFrame:
     """Turn the rows of `pruned` into tombstones."""
-    place = pd.Series(frame.index, index=frame["sample_id"])
-    known = pruned["sample_id"].isin(place.index[frame["live"].to_numpy()])
+    if len(pruned) == 0:
+        return frame
+    rows = pd.Index(frame["sample_id"]).get_indexer(pd.Index(pruned["sample_id"]))
+    known = (rows >= 0) & frame["live"].to_numpy()[rows]
     if not known.all():
         name = pruned.loc[~known, "sample_id"].iloc[0]
         raise StageInputError(out, f"{round_id} would prune {name}, which is no live sample of its pool")
     if (twice := pruned["sample_id"].duplicated()).any():
         raise StageInputError(out, f"{round_id} would prune {pruned.loc[twice, 'sample_id'].iloc[0]} twice")
-    rows = place.loc[pruned["sample_id"]].to_numpy()
     frame.loc[rows, "live"] = False
     frame.loc[rows, "pruned_round"] = round_id
     frame.loc[rows, "pruned_cluster"] = pruned["cluster"].to_numpy()
     frame.loc[rows, "similarity"] = pruned["similarity"].to_numpy(dtype="float32")
     frame.loc[rows, "duplicate_of"] = pruned["duplicate_of"].to_numpy()
     return frame
-
-
-def _shards(folder: Path) -> list[str]:
-    names = read_manifest(folder / MANIFEST)["shard"].dropna()
-    return [str(name) for name in names.unique()]
 
 
 def _place_shards(frame: pd.DataFrame, homes: dict[str, Path], target: Path, round_id: str) -> pd.DataFrame:

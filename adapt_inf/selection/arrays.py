@@ -99,8 +99,8 @@ class TopColumns:
         """Some of the rows, not a copy of them."""
         return TopColumns(self.values[at], self.columns[at])
 
-    def merge(self, block: Float32Array, offset: int) -> None:
-        """Take in the columns from `offset` on; `block` is used up."""
+    def merge(self, block: Float32Array, columns: IntArray) -> None:
+        """Take in `columns`, which rise and lie right of all those before; `block` is used up."""
         r = self.values.shape[1]
         every = np.arange(len(block))
         for _ in range(min(r, block.shape[1])):
@@ -109,7 +109,7 @@ class TopColumns:
             rows = np.flatnonzero(value > self.values[:, -1])
             if len(rows) == 0:
                 return
-            self._insert(rows, value[rows], column[rows] + offset)
+            self._insert(rows, value[rows], columns[column[rows]])
             if r > 1:
                 block[every, column] = -np.inf
 

@@ -125,35 +125,39 @@ class _Cluster:
             if not self.kept[position] or known != current[position]:
                 heapq.heappop(heap)  # gone, or in the heap again with less
                 continue
-            step = self._redundancy(position)
-            if step == known:
+            most, sure = self._redundancy(position)
+            if most == known and sure:
                 heapq.heappop(heap)
                 self.kept[position] = False
                 removed += 1
                 continue
-            if step is None:
+            if most == known:
                 changed = self._lost(current)
                 self._measure(changed, floor)
                 current[changed] = self.steps[changed, 0]
             else:
-                changed, current[position] = np.array([position]), step
+                changed, current[position] = np.array([position]), most
             for again in changed.tolist():
                 if current[again] >= max(floor, _NONE + 1):
                     heapq.heappush(heap, (-int(current[again]), -again))
         return removed
 
-    def _redundancy(self, position: int) -> int | None:
-        """What the first source that is kept says; None where more than _SOURCES were above the floor and all went."""
+    def _redundancy(self, position: int) -> tuple[int, bool]:
+        """What the first source that is kept says, and True: that is sure.
+
+        Where more than _SOURCES were above the floor and those known all went: what the last of them said, since no
+        other says more, and False.
+        """
         steps, sources = self.steps[position].tolist(), self.sources[position].tolist()
         for step, source in zip(steps, sources, strict=True):
             if source < 0:
-                return _NONE
+                return _NONE, True
             if self.kept[source]:
-                return int(step)
-        return None
+                return step, True
+        return steps[-1], False
 
     def _lost(self, current: NDArray[np.int16]) -> IntArray:
-        """The most redundant samples of which `_redundancy` knows nothing any more, ascending."""
+        """The most redundant samples of which `_redundancy` is not sure any more, ascending."""
         lost = np.flatnonzero(self.kept & (self.sources[:, -1] >= 0) & ~self.kept[self.sources].any(axis=1))
         return np.sort(lost[np.lexsort((-lost, -current[lost]))[:_AGAIN]])
 

@@ -6,7 +6,8 @@ or the floor below which nobody asks, are multiplied on the grid of `arrays`, wh
 that of the grid, whatever the processor; 8 bits are about four times as fast as float32 (430 against 95 Gop/s on a core
 of a Zen 4). Where nearly every pair is a near-copy the bound excludes little: such tiles are multiplied in float32.
 
-Memory is two parts of the rows at three bytes a number and a few tiles, never n^2.
+Memory is three parts of the rows at three bytes a number (those that look, those looked at, and of these those that may
+be found) and a few tiles, never n^2.
 """
 
 from __future__ import annotations
@@ -22,14 +23,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from adapt_inf.selection.arrays import BoolArray, Float32Array, IntArray, TopColumns, to_grid
+from adapt_inf.selection.arrays import BoolArray, Float32Array, Grid, IntArray, TopColumns, to_grid
 from adapt_inf.selection.blocks import Rows, cores, on_every_core, rows_within, spans
 
-_TILE = 512  # rows and columns of a tile: its products stay in a core's cache
-_DENSE = _TILE * _TILE // 64  # with more pairs than this to measure, a whole tile in float32 is faster
+_ROWS, _COLUMNS = 512, 2048  # of a tile: a few MB, large enough for Python's share to be small
+_DENSE = 1 / 64  # with more pairs of a tile than this to measure, all of it in float32 is faster
+_LEAST = 64  # rows of a tile below which a thread of its own gains nothing
 _PENDING = 4096  # pairs that wait to be measured together
 _SLACK = 1e-5  # above every rounding in a bound
-_CHUNK = 4096  # rows encoded at a time, where memory allows
+_CHUNK = 4096  # rows read at a time, where memory allows
+_CACHED = 256  # rows encoded at a time: they stay in a core's cache
 
 
 @dataclass(frozen=True)
@@ -65,17 +68,22 @@ class Coded:
 
     def fill(self, at: slice, vectors: NDArray[Any]) -> None:
         """Encode `vectors` into the rows `at`."""
-        exact = to_grid(vectors)
-        self.grid[at] = exact.rows
-        self.inverse_norms[at] = exact.inverse_norms
+        for part in spans(len(vectors), _CACHED):
+            self.take(slice(at.start + part.start, at.start + part.stop))._fill(to_grid(vectors[part]))
+
+    def _fill(self, exact: Grid) -> None:
+        self.grid[:] = exact.rows
+        self.inverse_norms[:] = exact.inverse_norms
         if self.codes.shape[1]:
-            step = np.abs(exact.rows).max(axis=1, initial=0.0) / 127
-            rows, step = exact.rows, np.maximum(step, np.float32(1e-30))
-            codes = np.rint(rows / step[:, None])
-            rows -= codes * step[:, None]
-            self.codes[at] = codes
-            self.steps[at] = step * exact.inverse_norms
-            self.errors[at] = np.sqrt(np.einsum("ij,ij->i", rows, rows)) * exact.inverse_norms
+            rows = exact.rows
+            step = np.maximum(np.maximum(rows.max(axis=1), -rows.min(axis=1)) / 127, np.float32(1e-30))
+            codes = rows / step[:, None]
+            np.rint(codes, out=codes)
+            self.codes[:] = codes
+            codes *= step[:, None]
+            rows -= codes
+            self.steps[:] = step * exact.inverse_norms
+            self.errors[:] = np.sqrt(np.einsum("ij,ij->i", rows, rows)) * exact.inverse_norms
 
 
 @cache
@@ -107,7 +115,7 @@ class Parts:
 
     Args:
         rows: the n samples, in their fixed order.
-        memory: bytes for two parts and the encoding of more.
+        memory: bytes for three parts and the encoding of more.
         eight_bit: whether to make 8-bit codes; where it pays when left out.
     """
 
@@ -115,7 +123,10 @@ class Parts:
         self.rows = rows
         self.eight_bit = eight_bit_pays() if eight_bit is None else eight_bit
         dim = rows.dim
-        self.size = rows_within(memory // 2 // 2, 3 * dim + 12, max(len(rows), 1))
+        most, row_bytes, share = max(len(rows), 1), 3 * dim + 12, memory * 3 // 8  # the rest is for what is in work
+        # All rows in one part are also those that look, so that two are the most there ever are.
+        whole = rows_within(share // 2, row_bytes, most) == most
+        self.size = most if whole else rows_within(share // 3, row_bytes, most)
         self._chunk = rows_within(memory // 2 // cores(), 20 * dim, _CHUNK)
         self._last: tuple[int, Coded] | None = None
 
@@ -125,7 +136,7 @@ class Parts:
     def part(self, number: int) -> Coded:
         """Rows number * size onwards, at most `size` of them."""
         if self._last is None or self._last[0] != number:
-            self._last = None  # before the next is made: two parts fit, three do not
+            self._last = None  # before the next is made
             start = number * self.size
             self._last = number, self._encode(np.arange(start, min(start + self.size, len(self))))
         return self._last[1]
@@ -166,10 +177,14 @@ def most_similar_before(
         top.values[:] = _over_norm(np.full(len(left), floor), left)[:, None]
         last = int(positions[chunk][-1])
         for number in range(last // parts.size + 1):
-            right, offset = parts.part(number), number * parts.size
+            right, start = parts.part(number), number * parts.size
+            here = np.flatnonzero(allowed[start : start + len(right)])
+            if len(here) < len(right):
+                right = right.take(here)
+            here += start
+            tile = min(_ROWS, max(_LEAST, -(-len(left) // cores())))
             searches = [
-                _Search(left.take(at), positions[chunk][at], top.take(at), right, offset, allowed)
-                for at in spans(len(left), _TILE)
+                _Search(left.take(at), positions[chunk][at], top.take(at), right, here) for at in spans(len(left), tile)
             ]
             on_every_core(_Search.run, searches)
         cosines[chunk] = top.values * left.inverse_norms[:, None]
@@ -184,29 +199,29 @@ def _over_norm(cosines: NDArray[np.floating], left: Coded) -> Float32Array:
 
 
 class _Search:
-    """One tile of rows against the columns of one part, from left to right.
+    """One tile of rows against the columns that may be found in one part, from left to right.
 
     Args:
-        left: at most _TILE rows.
+        left: at most _ROWS rows.
         positions: theirs, ascending.
         top: what is known of them; it is brought up to date.
-        right: a part, whose first row stands at `offset`.
-        allowed: (n,) columns that may be found.
+        right: the columns.
+        places: their positions, ascending.
     """
 
-    def __init__(
-        self, left: Coded, positions: IntArray, top: TopColumns, right: Coded, offset: int, allowed: BoolArray
-    ) -> None:
+    def __init__(self, left: Coded, positions: IntArray, top: TopColumns, right: Coded, places: IntArray) -> None:
         self._left, self._positions, self._top = left, positions, top
-        self._right, self._offset, self._allowed = right, offset, allowed
+        self._right, self._places = right, places
         self._pending: list[tuple[IntArray, IntArray]] = []
         self._waiting = 0
 
     def run(self) -> None:
         torch.set_num_threads(1)  # the other cores have tiles of their own
-        end = min(int(self._positions[-1]) - self._offset, len(self._right))
+        end = int(np.searchsorted(self._places, self._positions[-1]))  # what stands before the last row
+        shape = len(self._left), min(_COLUMNS, end)
+        self._room = torch.empty(shape, dtype=torch.int32), torch.empty(shape), torch.empty(shape, dtype=torch.bool)
         dense = None if self._left.codes.shape[1] else self._left.grid.astype(np.float32)
-        for at in spans(max(end, 0), _TILE):
+        for at in spans(end, _COLUMNS):
             right = self._right.take(at)
             pairs = self._candidates(right, at) if dense is None else None
             if pairs is None:
@@ -218,6 +233,7 @@ class _Search:
                 if self._waiting >= _PENDING:
                     self._measure_pending()
         self._measure_pending()
+        del self._room
 
     def _candidates(self, right: Coded, at: slice) -> tuple[IntArray, IntArray] | None:
         """Pairs (row of left, row of the part) whose cosine may matter, in order; None: too many to take one by one."""
@@ -228,16 +244,17 @@ class _Search:
         # A zero row's cosines are all 0.
         limit = np.where(least <= 0, -np.inf, np.inf).astype(np.float32)
         np.divide(least, left.steps, out=limit, where=left.steps > 0)
-        products = torch._int_mm(torch.from_numpy(left.codes), torch.from_numpy(right.codes).T)
-        bounds = torch.empty(products.shape, dtype=torch.float32).copy_(products).mul_(torch.from_numpy(right.steps))
-        reached = bounds.numpy() >= limit[:, None]
-        flat = np.flatnonzero(reached)
-        if len(flat) > _DENSE:
+        shape = (len(left), len(right))
+        products, bounds, reached = (room.view(-1)[: shape[0] * shape[1]].view(shape) for room in self._room)
+        torch._int_mm(torch.from_numpy(left.codes), torch.from_numpy(right.codes).T, out=products)
+        bounds.copy_(products).mul_(torch.from_numpy(right.steps))
+        np.greater_equal(bounds.numpy(), limit[:, None], out=reached.numpy())
+        flat = np.flatnonzero(reached.numpy())
+        if len(flat) > _DENSE * shape[0] * shape[1]:
             return None
-        row, column = np.divmod(flat, reached.shape[1])
+        row, column = np.divmod(flat, shape[1])
         column += at.start
-        place = column + self._offset
-        use = (place < self._positions[row]) & self._allowed[place]
+        use = self._places[column] < self._positions[row]
         return row[use], column[use]
 
     def _measure_pending(self) -> None:
@@ -254,15 +271,14 @@ class _Search:
             b = self._right.grid[column[part]].astype(np.float32)
             values[part] = np.einsum("ij,ij->i", a, b)
         values *= self._right.inverse_norms[column]
-        self._top.merge_pairs(row, column + self._offset, values)
+        self._top.merge_pairs(row, self._places[column], values)
 
     def _measure_tile(self, left: Float32Array, right: Coded, at: slice) -> None:
         """Exact cosines of a whole tile."""
         other = torch.from_numpy(right.grid).float()
         values = (torch.from_numpy(left) @ other.T).numpy()
         values *= right.inverse_norms
-        place = np.arange(at.start, at.stop) + self._offset
-        values[:, ~self._allowed[place]] = -np.inf
+        place = self._places[at]
         if place[-1] >= self._positions[0]:
             values[place[None, :] >= self._positions[:, None]] = -np.inf
-        self._top.merge(values, int(place[0]))
+        self._top.merge(values, place)

@@ -1,8 +1,8 @@
 """Stage prune: the pool that the round leaves behind, within its cap, without what is most redundant in each cluster.
 
-Clusters are pruned one after the other, each read from the sketches as often as `memory_mb` makes necessary. With no
-cap nothing is read but the manifests. A candidate that the model cannot read stays like any other: its sketch is zero,
-and zero is like nothing.
+A core prunes one cluster at a time, read from the sketches as often as its share of `memory_mb` makes necessary. With
+no cap nothing is read but the manifests. A candidate that the model cannot read stays like any other: its sketch is
+zero, and zero is like nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from adapt_inf.data.manifest import candidates
 from adapt_inf.data.pool import build_pool, no_pruned
 from adapt_inf.errors import StageInputError
 from adapt_inf.progress import progress
-from adapt_inf.selection.blocks import MB, SomeRows
+from adapt_inf.selection.blocks import MB, SomeRows, cores, on_every_core
 from adapt_inf.selection.budgets import cluster_budgets
 from adapt_inf.selection.dedup import prune_redundant
 from adapt_inf.sketching.store import SketchStore
@@ -61,17 +61,20 @@ def _prune(ctx: StageContext, frame: pd.DataFrame, cap: int) -> pd.DataFrame:
     similarity = np.full(len(frame), np.nan, dtype=np.float32)
     duplicate_of = np.full(len(frame), -1, dtype=np.int64)
     gone = np.zeros(len(frame), dtype=bool)
-    with progress("prune", len(frame)) as bar:
-        for number, (start, size) in enumerate(zip(starts.tolist(), sizes.tolist(), strict=True)):
-            members = order[start : start + size]
-            if keep[number] < size:
-                rows = SomeRows(store, members)
-                found = prune_redundant(rows, int(keep[number]), ctx.params.memory_mb * MB)
-                goes = members[found.positions]
-                gone[goes] = True
-                similarity[goes] = found.similarity
-                duplicate_of[goes] = np.where(found.duplicate_of < 0, -1, members[found.duplicate_of])
-            bar.update(size)
+    giving = np.flatnonzero(keep < sizes)
+    memory = ctx.params.memory_mb * MB // max(1, min(cores(), len(giving)))
+    with progress("prune", int(sizes[giving].sum())) as bar:
+
+        def prune_cluster(number: int) -> None:
+            members = order[starts[number] : starts[number] + sizes[number]]
+            found = prune_redundant(SomeRows(store, members), int(keep[number]), memory)
+            goes = members[found.positions]
+            gone[goes] = True
+            similarity[goes] = found.similarity
+            duplicate_of[goes] = np.where(found.duplicate_of < 0, -1, members[found.duplicate_of])
+            bar.update(len(members))
+
+        on_every_core(prune_cluster, giving[np.argsort(-sizes[giving], kind="stable")].tolist())
     return pd.DataFrame(
         {
             "sample_id": sample_ids[gone].array,

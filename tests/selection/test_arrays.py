@@ -61,7 +61,7 @@ def test_top_columns_agree_with_a_sort(data, rows, columns, r, block):
             row, column = np.nonzero(part > -np.inf)
             top.merge_pairs(row, column + start, part[row, column])
         else:
-            top.merge(part, start)
+            top.merge(part, np.arange(start, start + part.shape[1]))
     for row in range(rows):
         finite = [(-v, c) for c, v in enumerate(values[row].tolist()) if v > -np.inf]
         expected = [c for _, c in sorted(finite)][:r]

@@ -75,7 +75,7 @@ def test_agrees_with_measuring_again_after_every_removal(seed, n, kind, keep, me
 
 
 @given(st.integers(0, 100), kinds, st.sampled_from([700, KB, 2 * KB, 5 * KB]), st.booleans())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_any_memory_gives_the_same(seed, kind, memory, eight_bit):
     sketches = sketches_of(seed, 120, kind)
     whole, parts = prune_redundant(sketches, 50), prune_redundant(sketches, 50, memory, eight_bit)
