@@ -1,6 +1,6 @@
 """How well sketches keep what the method asks of them: which samples have similar gradients.
 
-    python benchmarks/sketch_fidelity.py [--model FOLDER] [--samples N] [--batch N] [--steps N] [--json FILE]
+    python benchmarks/sketch_fidelity.py [--model FOLDER] [--samples N] [--batch N] [--steps N] [--learned N] [--json F]
 
 Samples of the demo's drops. Against the exact gradients of the same samples: `r`, the correlation of the cosines of all
 pairs, and `10-NN`, the share of a sample's ten nearest by exact cosine that are among its ten nearest by sketch. All
@@ -16,6 +16,9 @@ on that choice: the ten nearest of one beside those of another, both exact.
 
 `foretold r`: that of a projection whose error in a cosine has variance 1 / dim, on cosines of the spread `cosine std`.
 What the spread does not allow, no hash can give: the remedy is a larger dim.
+
+`--learned N` adds the best that a linear map into so many numbers could be expected to do: principal components of the
+exact gradients of N other samples. A bound, no way to sketch: each sample then costs its products with N gradients.
 
 The exact gradients never exist as a whole: the maps are taken a few at a time (64k coordinates of all samples), each
 time with a forward and backward of every batch, and inner products are summed up over them.
@@ -73,6 +76,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1024)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--steps", type=int, default=120, help="of the adapter's training")
+    parser.add_argument("--learned", type=int, default=0, help="other samples to learn principal components from")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     warnings.simplefilter("ignore", FutureWarning)
@@ -88,9 +92,13 @@ def main() -> None:
         found, cosines[name], hidden = measure(vlm, sketcher, drawn, args.batch, dense=name == "full")
         rows += [{"gradients": name, **row} for row in found]
         cosines[f"hidden{name.removeprefix('full')}"] = hidden
+    if args.learned:
+        rows += [{"gradients": "full", **row} for row in learned(vlm, args)]
     vlm = trained(vlm, drawn, args.steps)
     found, cosines["lora"], _ = measure(vlm, Sketcher(vlm, hidden=True), drawn, args.batch, dense=True)
     rows += [{"gradients": "lora", **row} for row in found]
+    if args.learned:
+        rows += [{"gradients": "lora", **row} for row in learned(vlm, args)]
     print(table(rows, ["gradients", "coordinates", "cosine std", "projection", "dim", "r", "10-NN", "foretold r"]))
     first = cosines["full"]
     choices = [{"beside full": name, **agreement(first, other)} for name, other in cosines.items() if name != "full"]
@@ -136,6 +144,35 @@ def measure(
             line = {**about, "projection": name, "dim": dim, **agreement(exact, as_stored(sketches))}
             found.append(line if name == "factored" else {**line, "foretold r": foretold(std, dim)})
     return found, exact, as_stored(hidden)
+
+
+def learned(vlm: VLM, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Rows of figures for the principal components of the unit gradients of other samples, by inner products alone."""
+    sketcher = Sketcher(vlm, hidden=True)
+    n, drawn = args.samples, others(args)
+    order = list(length_buckets(token_lengths(vlm, drawn), args.batch))
+    batches = [collate(vlm, [drawn[int(i)] for i in rows]) for rows in order]
+    products = torch.zeros(len(drawn), len(drawn), dtype=torch.float64)
+    for maps in groups(sketcher.plan):
+        block, _ = gradients(sketcher, batches, order, maps)
+        products += (block @ block.T).double()
+    cosines = torch.from_numpy(unit(products)).double()
+    values, vectors = torch.linalg.eigh(cosines[n:, n:])  # ascending
+    found = []
+    for dim in DIMS:
+        if dim <= args.learned:
+            components = vectors[:, -dim:] / values[-dim:].clamp_min(1e-12).sqrt()
+            line = agreement(cosines[:n, :n].float().numpy(), as_stored((cosines[:n, n:] @ components).float()))
+            found.append({"projection": "learned", "dim": dim, **line})
+    return found
+
+
+def others(args: argparse.Namespace) -> list[Sample]:
+    """The samples of the other figures, and as many more as the components are learned from."""
+    drawn = samples(args.samples)
+    seen = {sample.sample_id for sample in drawn}
+    more = [sample for sample in samples(args.samples + args.learned) if sample.sample_id not in seen]
+    return drawn + more[: args.learned]
 
 
 def groups(plan: Plan) -> Iterator[range]:
