@@ -48,11 +48,11 @@ def stratify(values: FloatArray, strata: int = 50, tail: float = 0.05) -> NDArra
         (n,) LOW_TAIL, HIGH_TAIL or 0..strata.
     """
     finite = np.isfinite(values)
-    codes = np.full(len(values), strata, dtype=np.int32)
-    known = values[finite]
+    whole = bool(finite.all())
+    known = values if whole else values[finite]
     n = len(known)
     if n == 0:
-        return codes
+        return np.full(len(values), strata, dtype=np.int32)
     out = int(tail * n + 1e-9)  # 1e-9: 0.07 * 100 is 7
     inner = np.partition(known, (out, n - 1 - out))
     low, high = inner[out], inner[n - 1 - out]
@@ -60,10 +60,17 @@ def stratify(values: FloatArray, strata: int = 50, tail: float = 0.05) -> NDArra
     width = high / 2 - low / 2
     inside = np.zeros(n, dtype=np.int32)
     if width > 0:
-        place = (np.clip(known, low, high) / 2 - low / 2) / width
-        inside = np.minimum((place * strata).astype(np.int32), strata - 1)
+        place = np.minimum(np.maximum(known, low), high)
+        place /= 2
+        place -= low / 2
+        place /= width
+        place *= strata
+        inside = np.minimum(place.astype(np.int32), strata - 1)
     inside[known < low] = LOW_TAIL
     inside[known > high] = HIGH_TAIL
+    if whole:
+        return inside
+    codes = np.full(len(values), strata, dtype=np.int32)
     codes[finite] = inside
     return codes
 
@@ -89,7 +96,9 @@ def coverage_sample(
     sizes = np.bincount(groups, minlength=strata + 3)
     shares = np.zeros(strata + 3, dtype=np.int64)
     shares[2:] = water_fill(sizes[2:], budget, order=rng.permutation(strata + 1))
-    shares[:2] = water_fill(sizes[:2], budget - int(shares.sum()), order=rng.permutation(2))
+    left = budget - int(shares.sum())
+    if left:
+        shares[:2] = water_fill(sizes[:2], left, order=rng.permutation(2))
     positions = _draw(groups, sizes, shares, rng)
     return Draw(positions, codes[positions])
 
@@ -97,14 +106,16 @@ def coverage_sample(
 def _draw(groups: NDArray[np.int32], sizes: IntArray, shares: IntArray, rng: np.random.Generator) -> IntArray:
     """The first `shares[g]` members of every group g in a random order of everything; ascending positions."""
     shuffled = rng.permutation(len(groups))
-    keys = groups[shuffled]
-    if len(sizes) < 2**15:
-        keys = keys.astype(np.int16)  # a stable sort of 16 bits is a radix sort
+    # A stable sort of 16 bits is a radix sort.
+    keys = groups.astype(np.int16)[shuffled] if len(sizes) < 2**15 else groups[shuffled]
     by_group = np.argsort(keys, kind="stable")
     starts = np.cumsum(sizes) - sizes
-    rank = np.arange(len(groups)) - np.repeat(starts, sizes)
-    taken = rank < np.repeat(shares, sizes)
-    return np.sort(shuffled[by_group[taken]])
+    # Places first_g .. first_g + shares_g of every group, written out.
+    ends = np.cumsum(shares)
+    taken = np.arange(int(ends[-1])) + np.repeat(starts - (ends - shares), shares)
+    chosen = np.zeros(len(groups), dtype=bool)
+    chosen[shuffled[by_group[taken]]] = True
+    return np.flatnonzero(chosen)
 
 
 def uniform_sample(n: int, budget: int, rng: np.random.Generator) -> Draw:

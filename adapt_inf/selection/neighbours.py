@@ -253,8 +253,11 @@ class _Search:
         if len(flat) > _DENSE * shape[0] * shape[1]:
             return None
         row, column = np.divmod(flat, shape[1])
+        # Again with the column's own error, not the largest of all.
+        error = left.errors[row] + right.errors[column] * (1 + left.errors[row]) + _SLACK
+        use = bounds.numpy().ravel()[flat] * left.steps[row] + error >= known[row]
         column += at.start
-        use = self._places[column] < self._positions[row]
+        use &= self._places[column] < self._positions[row]
         return row[use], column[use]
 
     def _measure_pending(self) -> None:

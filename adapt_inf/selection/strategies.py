@@ -60,6 +60,13 @@ class Candidates:
     def sizes(self) -> IntArray:
         return np.bincount(self.cluster, minlength=self.clusters)
 
+    def groups(self) -> list[IntArray]:
+        """The positions of each cluster's samples, ascending."""
+        # A stable sort of 16 bits is a radix sort.
+        keys = self.cluster.astype(np.uint16) if self.clusters <= 2**16 else self.cluster
+        by_cluster = np.argsort(keys, kind="stable")
+        return np.split(by_cluster, np.cumsum(self.sizes)[:-1]) if self.clusters else []
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -102,8 +109,8 @@ def select(candidates: Candidates, params: Select, seed: int) -> Selection:
         raise ValueError(f"there is no strategy {strategy}; there are {', '.join(names)}")
     n, k = len(candidates), candidates.clusters
     budget = resolve_budget(params.budget, n)
-    table = np.stack([candidates.scores[name] for name in params.scores], axis=1)
-    experts = choose_experts(table, candidates.cluster, k, params.bins)
+    groups = candidates.groups()
+    experts = choose_experts([candidates.scores[name] for name in params.scores], groups, params.bins)
 
     if strategy in ("full", "random", "sequential"):
         pool = np.flatnonzero(candidates.is_new) if strategy == "sequential" else np.arange(n)
@@ -124,15 +131,10 @@ def select(candidates: Candidates, params: Select, seed: int) -> Selection:
         chosen = [strategy] * k
         selectors = [strategy] * k
 
-    by_cluster = np.argsort(candidates.cluster, kind="stable")
-    sizes = candidates.sizes
-    starts = np.cumsum(sizes) - sizes
     positions = np.empty(budget, dtype=np.int64)
     score, stratum = np.empty(budget), np.empty(budget, dtype=np.int32)
     filled = 0
-    for cluster in range(k):
-        members = by_cluster[starts[cluster] : starts[cluster] + sizes[cluster]]
-        name = chosen[cluster]
+    for cluster, (members, name) in enumerate(zip(groups, chosen, strict=True)):
         values = None if name is None else candidates.scores[name][members]
         rng = np.random.default_rng([seed, _IN_CLUSTER, cluster])
         draw = _draw(values, len(members), int(budgets[cluster]), rng, params)

@@ -5,7 +5,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapt_inf.selection.experts import choose_experts, histogram_bins, histogram_entropies
+from adapt_inf.selection import experts as module
+from adapt_inf.selection.experts import histogram_bins
+
+
+def groups_of(cluster, k):
+    return [np.flatnonzero(cluster == c) for c in range(k)]
+
+
+def histogram_entropies(values, cluster, bins):
+    """Of one score in every cluster."""
+    rows = [
+        module.histogram_entropies(values[group][None], int(b))
+        for group, b in zip(groups_of(cluster, len(bins)), bins, strict=True)
+    ]
+    return np.array([row[0] for row in rows])
+
+
+def choose_experts(scores, cluster, k):
+    """Of (n, s) scores."""
+    return module.choose_experts(list(scores.T), groups_of(cluster, k))
 
 
 def entropy_slowly(values, bins):
