@@ -120,8 +120,7 @@ def _widen(model: Any) -> None:
 def _tokenizer(
     special: list[str], named: dict[str, str] | None = None, bos: str | None = "<s>", eos: str = "</s>"
 ) -> Any:
-    named = named or {}
-    first = list(dict.fromkeys(["<pad>", *([bos] if bos else []), eos, *named.values(), *special]))
+    first = list(dict.fromkeys(["<pad>", *([bos] if bos else []), eos, *(named or {}).values(), *special]))
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -135,7 +134,7 @@ def _tokenizer(
         bos_token=bos,
         eos_token=eos,
         additional_special_tokens=special,
-        extra_special_tokens=named,
+        extra_special_tokens=named or {},
         padding_side="left",
     )
 
