@@ -191,7 +191,7 @@ def _answer_mask(
 
 
 def _gained(moves: list[dict[str, Any]], at: int) -> int:
-    """How many characters the image placeholders before `at` grew by."""
+    """How many characters the image tokens before `at` grew by."""
     return max((move["new_span"][1] - move["span"][1] for move in moves if move["span"][1] <= at), default=0)
 
 
