@@ -2,5 +2,5 @@
 
 In the order of a round: `clusters` finds pseudo-skills, `scores` rate samples, `experts` choose a score per cluster,
 `budgets` split a count over clusters, `coverage` draws inside a cluster, `strategies` ties these together, `dedup`
-prunes.
+prunes by what `neighbours` finds. `blocks` keeps all of it within `memory_mb`.
 """
