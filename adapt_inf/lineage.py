@@ -6,12 +6,8 @@ file. Nothing here is ever deleted but a round whose drop was refused before any
 
 from __future__ import annotations
 
-import fcntl
-import os
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +15,12 @@ from typing import Any
 import yaml
 
 from adapt_inf.config import Select, load_params
-from adapt_inf.errors import AdaptInfError, ConfigError, DropError, RoundError
+from adapt_inf.drop_queue import REFUSED, pending_drops
+from adapt_inf.errors import ConfigError, RoundError
 from adapt_inf.files import read_json, write_json, write_text
 from adapt_inf.project import BASE, Project
 from adapt_inf.stages.runner import OUTPUTS
 
-READY = "READY"  # a drop counts once this file stands in it
-REFUSED = "REFUSED"  # why a drop was refused, in its folder
 _ROUND = re.compile(r"r(\d{3,})")
 
 
@@ -53,28 +48,6 @@ class Round:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
-
-
-@contextmanager
-def writer_lock(project: Project) -> Iterator[None]:
-    """Hold the project's one writer's place; it is free again when this process ends, however it ends.
-
-    Raises:
-        AdaptInfError: another process holds it, naming that process.
-    """
-    with open(project.rounds / ".lock", "a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise AdaptInfError(
-                f"{project.root}: process {file.read().strip()} is running a round here.",
-                "One at a time: wait for it, or stop it and run the same command again.",
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
 
 
 def head(project: Project) -> str:
@@ -117,40 +90,6 @@ def ancestors(project: Project, round_id: str) -> list[Round]:
         line.append(read_round(project, round_id))
         round_id = line[-1].parent
     return line[::-1]
-
-
-# --- drops ------------------------------------------------------------------------------------------------------------
-
-
-def add_drop(project: Project, source: Path, name: str) -> Path:
-    """Copy the folder `source` into drops/<name>, whole or not at all, and queue it.
-
-    Raises:
-        DropError: a drop of that name is there already.
-    """
-    target = project.drop(name)
-    if target.exists():
-        raise DropError(name, f"there is a drop of that name in {project.drops}", "Give this one another `name`.")
-    beside = project.drops / f".{name}.part"
-    shutil.rmtree(beside, ignore_errors=True)
-    shutil.copytree(source, beside, symlinks=True, ignore=shutil.ignore_patterns(READY, REFUSED))
-    (beside / READY).touch()
-    os.rename(beside, target)
-    return target
-
-
-def pending_drops(project: Project) -> list[str]:
-    """Drops that no round has taken yet, oldest first."""
-    taken = {record.drop for record in rounds(project)}
-    ready = [path for path in project.drops.glob(f"*/{READY}") if not (path.parent / REFUSED).exists()]
-    waiting = [path for path in ready if path.parent.name not in taken and not path.parent.name.startswith(".")]
-    return [path.parent.name for path in sorted(waiting, key=lambda path: (path.stat().st_mtime_ns, path.parent.name))]
-
-
-def refused_drops(project: Project) -> dict[str, str]:
-    """Drops that a round refused, with the reason."""
-    found = sorted(project.drops.glob(f"*/{REFUSED}"))
-    return {path.parent.name: path.read_text(encoding="utf-8").strip() for path in found}
 
 
 # --- a round's life ---------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from prefect import flow
 from adapt_inf import lineage
 from adapt_inf.project import Project
 from adapt_inf.tracking import rounds as tracked
+from adapt_inf.writer import writer_lock
 from flows.round import lifelong_round
 
 
@@ -21,7 +22,7 @@ def drain(root: str) -> list[str]:
     """
     project = Project(Path(root))
     done = []
-    with lineage.writer_lock(project):
+    with writer_lock(project):
         tracked.fail_stale(project)
         while (round_id := lineage.next_round(project)) is not None:
             lifelong_round(root, round_id)

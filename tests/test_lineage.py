@@ -14,8 +14,10 @@ import yaml
 from adapt_inf import lineage
 from adapt_inf.config import load_params, set_values
 from adapt_inf.creation import definition
+from adapt_inf.drop_queue import READY, add_drop, pending_drops, refused_drops
 from adapt_inf.errors import AdaptInfError, ConfigError, DropError, NotAProjectError, RoundError
 from adapt_inf.project import Project
+from adapt_inf.writer import writer_lock
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def add(project: Project, name: str) -> None:
     source = project.root / "incoming" / name
     source.mkdir(parents=True)
     (source / "dataset.yaml").write_text(f"name: {name}\n", encoding="utf-8")
-    lineage.add_drop(project, source, name)
+    add_drop(project, source, name)
 
 
 def test_a_project_is_found_from_below_and_missed_elsewhere(
@@ -46,15 +48,15 @@ def test_drops_wait_oldest_first_and_only_when_ready(project: Project) -> None:
     for name in ("b", "a", "c"):
         add(project, name)
     for age, name in enumerate(("a", "c", "b")):
-        os.utime(project.drop(name) / lineage.READY, ns=(age, age))
+        os.utime(project.drop(name) / READY, ns=(age, age))
     (project.drop("unready")).mkdir()
-    assert lineage.pending_drops(project) == ["a", "c", "b"]
+    assert pending_drops(project) == ["a", "c", "b"]
 
 
 def test_a_name_is_taken_once(project: Project) -> None:
     add(project, "a")
     with pytest.raises(DropError, match="another `name`"):
-        lineage.add_drop(project, project.root / "incoming" / "a", "a")
+        add_drop(project, project.root / "incoming" / "a", "a")
 
 
 def test_a_round_freezes_its_definition(project: Project) -> None:
@@ -76,7 +78,7 @@ def test_wrong_parameters_begin_no_round(project: Project) -> None:
     with pytest.raises(ConfigError, match="selct"):
         lineage.next_round(project)
     assert lineage.rounds(project) == []
-    assert lineage.pending_drops(project) == ["a"]
+    assert pending_drops(project) == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -111,8 +113,8 @@ def test_a_refused_drop_leaves_no_round_and_does_not_wait(project: Project) -> N
     round_id = lineage.begin_round(project, "bad")
     lineage.refuse_drop(project, round_id, "drop bad: no good sample.")
     assert lineage.rounds(project) == []
-    assert lineage.pending_drops(project) == ["good"]
-    assert lineage.refused_drops(project) == {"bad": "drop bad: no good sample."}
+    assert pending_drops(project) == ["good"]
+    assert refused_drops(project) == {"bad": "drop bad: no good sample."}
 
 
 def test_a_round_survives_its_json(project: Project) -> None:
@@ -126,16 +128,16 @@ def test_a_round_survives_its_json(project: Project) -> None:
 
 def test_one_writer_at_a_time_and_a_killed_one_lets_go(project: Project) -> None:
     script = (
-        "import time; from pathlib import Path; from adapt_inf import lineage; from adapt_inf.project import Project\n"
-        f"with lineage.writer_lock(Project(Path({str(project.root)!r}))):\n"
+        "import time; from pathlib import Path; from adapt_inf.writer import writer_lock; from adapt_inf.project import Project\n"
+        f"with writer_lock(Project(Path({str(project.root)!r}))):\n"
         "    print('held', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
-    with pytest.raises(AdaptInfError, match=f"process {holder.pid} is running a round"), lineage.writer_lock(project):
+    with pytest.raises(AdaptInfError, match=f"process {holder.pid} is running a round"), writer_lock(project):
         pass
     holder.kill()
     holder.wait()
-    with lineage.writer_lock(project):
+    with writer_lock(project):
         pass

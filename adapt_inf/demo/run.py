@@ -15,6 +15,7 @@ from typing import Any
 from adapt_inf import lineage
 from adapt_inf.config import load_params, set_values
 from adapt_inf.creation import definition, shipped_model
+from adapt_inf.drop_queue import add_drop
 from adapt_inf.errors import AdaptInfError
 from adapt_inf.project import Project
 
@@ -48,7 +49,7 @@ def run_demo(target: Path, drops: int, strategy: str, seed: int) -> str:
         for name in DROPS[:drops]:
             if not project.drop(name).exists():
                 compose_drop(name, Path(folder) / name)
-                lineage.add_drop(project, Path(folder) / name, name)
+                add_drop(project, Path(folder) / name, name)
     if lineage.has_work(project):
         from flows.drain import drain
 

@@ -16,6 +16,7 @@ from machine import Machine, copy_project
 from mlflow.tracking import MlflowClient
 
 from adapt_inf import lineage
+from adapt_inf.drop_queue import refused_drops
 from adapt_inf.files import file_digest, folder_digest, read_json
 from adapt_inf.project import Project
 from adapt_inf.stages.runner import OUTPUTS, STAGES
@@ -191,7 +192,7 @@ def test_a_drop_with_no_good_sample_changes_nothing(machine: Machine, two_rounds
     assert "Traceback" not in refused.stderr
     assert machine.lineage(project) == before
     assert lineage.head(project) == "r002"
-    assert "broken" in lineage.refused_drops(project)
+    assert "broken" in refused_drops(project)
     assert "Nothing to do" in machine.run("adapt-inf", "round", cwd=project.root).stdout
 
 
