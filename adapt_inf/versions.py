@@ -39,7 +39,7 @@ IGNORED = """\
 /drops/
 /mlflow.db
 /mlartifacts/
-/rounds/.lock
+/rounds/.*
 /rounds/*/.work/
 /rounds/*/log/
 /rounds/*/pictures/

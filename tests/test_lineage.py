@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +13,8 @@ from adapt_inf import lineage
 from adapt_inf.config import load_params, set_values
 from adapt_inf.creation import definition
 from adapt_inf.drop_queue import READY, add_drop, pending_drops, refused_drops
-from adapt_inf.errors import AdaptInfError, ConfigError, DropError, NotAProjectError, RoundError
+from adapt_inf.errors import ConfigError, DropError, NotAProjectError, RoundError
 from adapt_inf.project import Project
-from adapt_inf.writer import writer_lock
 
 
 @pytest.fixture
@@ -124,20 +121,3 @@ def test_a_round_survives_its_json(project: Project) -> None:
     assert lineage.read_round(project, "r001") == record
     with pytest.raises(RoundError, match="no such round"):
         lineage.read_round(project, "r002")
-
-
-def test_one_writer_at_a_time_and_a_killed_one_lets_go(project: Project) -> None:
-    script = (
-        "import time; from pathlib import Path; from adapt_inf.writer import writer_lock; from adapt_inf.project import Project\n"
-        f"with writer_lock(Project(Path({str(project.root)!r}))):\n"
-        "    print('held', flush=True); time.sleep(60)"
-    )
-    holder = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == "held\n"
-    with pytest.raises(AdaptInfError, match=f"process {holder.pid} is running a round"), writer_lock(project):
-        pass
-    holder.kill()
-    holder.wait()
-    with writer_lock(project):
-        pass

@@ -22,6 +22,9 @@ def _round(options: argparse.Namespace) -> None:
     if not has_work(project):
         print("Nothing to do: no drop waits and every round is done. `adapt-inf drop PATH` brings one in.")
         return
+    from adapt_inf.writer import mark_run
+
+    mark_run(project)  # before Prefect starts a server of its own, which must not outlive this process for ever
     from flows.drain import drain
 
     done = drain(str(project.root))
