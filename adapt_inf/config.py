@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
@@ -18,6 +18,9 @@ from pydantic_core import PydanticCustomError
 from adapt_inf.errors import ConfigError
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
+
+_Stage = Literal["ingest", "sketch", "cluster", "score", "select", "prune", "train", "evaluate"]
+_Count = Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -105,8 +108,33 @@ class Evaluate:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class Gate:
+    max_forgetting: float | None = Field(default=None, ge=0, le=1)
+    min_average_accuracy: float | None = Field(default=None, ge=0, le=1)
+    min_relative_gain: float | None = Field(default=None, ge=0)
+    approval: Literal["automatic", "required"] = "automatic"
+
+
+@dataclass(frozen=True, config=_STRICT)
 class Git:
     commit: bool = True
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Retries:
+    count: _Count | dict[_Stage, _Count] = 1
+    delay_seconds: float = Field(default=10, ge=0)
+
+    def of(self, stage: str) -> int:
+        """How often `stage` is tried again."""
+        return self.count.get(stage, 0) if isinstance(self.count, dict) else self.count
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Schedule:
+    poll_seconds: float | None = Field(default=60, ge=1)
+    cron: str | None = "0 3 * * *"
+    timezone: str = "UTC"
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -127,6 +155,9 @@ class Params:
     prune: Prune = field(default_factory=Prune)
     train: Train = field(default_factory=Train)
     evaluate: Evaluate = field(default_factory=Evaluate)
+    gate: Gate = field(default_factory=Gate)
+    retries: Retries = field(default_factory=Retries)
+    schedule: Schedule = field(default_factory=Schedule)
     git: Git = field(default_factory=Git)
 
 
