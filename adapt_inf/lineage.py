@@ -1,7 +1,8 @@
 """The tree of rounds: which drop each took, which parent it builds on, how it ended, and where the head stands.
 
 A round is a folder with a frozen params.yaml and dvc.yaml and a round.json that says how it ended; the head is a small
-file. Nothing here is ever deleted but a round whose drop was refused before anything was computed from it.
+file, which adapt_inf.promotion moves. Nothing here is ever deleted but a round whose drop was refused before anything
+was computed from it.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from typing import Any
 
 import yaml
 
+from adapt_inf import history
 from adapt_inf.config import Select, load_params
 from adapt_inf.drop_queue import REFUSED, pending_drops
-from adapt_inf.errors import ConfigError, RoundError
+from adapt_inf.errors import AdaptInfError, ConfigError, RoundError
 from adapt_inf.files import read_json, write_json, write_text
 from adapt_inf.project import BASE, Project
 from adapt_inf.stages.runner import OUTPUTS
@@ -24,11 +26,15 @@ from adapt_inf.stages.runner import OUTPUTS
 _ROUND = re.compile(r"r(\d{3,})")
 
 
+_FAULTS = {"failed": "failed its gate", "waiting": "waits for approval", "declined": "was declined"}
+
+
 @dataclass(frozen=True)
 class Round:
     """One round, as round.json holds it and `adapt-inf lineage --json` prints it.
 
-    `status` is running, finished or failed. Counts and figures are None until the stage that yields them has run.
+    `status` is running, finished or failed. Counts and figures are None until the stage that yields them has run. A
+    finished round has a `gate`: verdict (passed, failed, waiting, promoted or declined), reasons and figures.
     """
 
     round: str
@@ -44,14 +50,27 @@ class Round:
     rejected: int | None = None
     model_version: int | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
+    gate: dict[str, Any] | None = None
     error: str | None = None
+
+    @property
+    def verdict(self) -> str | None:
+        """Of the gate, or None where the round is not finished."""
+        return self.gate["verdict"] if self.gate else None
+
+    @property
+    def fault(self) -> str | None:
+        """Why no round may build on this one, to follow its name; None where one may."""
+        if self.status != "finished":
+            return "failed" if self.status == "failed" else "is not finished"
+        return _FAULTS.get(self.verdict or "")
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def head(project: Project) -> str:
-    """The round that the next one builds on."""
+    """The round that the next one builds on, and whose model is the champion."""
     path = project.rounds / "head.json"
     return read_json(path)["round"] if path.is_file() else BASE
 
@@ -92,6 +111,19 @@ def ancestors(project: Project, round_id: str) -> list[Round]:
     return line[::-1]
 
 
+def entries(project: Project) -> list[dict[str, Any]]:
+    """The rounds as `adapt-inf lineage --json` lists them, oldest first: each with its place in the tree."""
+    found, at = rounds(project), head(project)
+    children: dict[str, list[str]] = {}
+    for record in found:
+        children.setdefault(record.parent, []).append(record.round)
+    return [
+        record.to_json()
+        | {"head": record.round == at, "champion": record.round == at, "children": children.get(record.round, [])}
+        for record in found
+    ]
+
+
 # --- a round's life ---------------------------------------------------------------------------------------------------
 
 
@@ -111,16 +143,23 @@ def unfinished(project: Project) -> list[str]:
     ]
 
 
+def awaiting(project: Project) -> list[str]:
+    """Rounds that passed their gate and wait for `adapt-inf promote`, oldest first; no new round begins behind them."""
+    return [record.round for record in rounds(project) if record.verdict == "waiting"]
+
+
 def has_work(project: Project) -> bool:
-    """Whether a drop waits or a round is unfinished."""
-    return bool(pending_drops(project) or unfinished(project))
+    """Whether a drop may be taken in, a round is unfinished, or a move of the head was cut off."""
+    if history.half_done(project) or unfinished(project):
+        return True
+    return bool(pending_drops(project)) and not awaiting(project)
 
 
 def next_round(project: Project) -> str | None:
-    """The round to work on: an unfinished one, else a new one for the oldest drop, else None."""
+    """The round to work on: an unfinished one, else a new one for the oldest drop unless a round awaits approval."""
     for round_id in unfinished(project):
         return round_id
-    waiting = pending_drops(project)
+    waiting = [] if awaiting(project) else pending_drops(project)
     return begin_round(project, waiting[0]) if waiting else None
 
 
@@ -129,11 +168,13 @@ def begin_round(project: Project, drop: str) -> str:
 
     Raises:
         ConfigError: params.yaml is not right; nothing was written.
+        AdaptInfError: no round may build on the head; nothing was written.
     """
     params = load_params(project.params_file)
     check_selection(params.select, project.params_file)
     numbers = [round_number(record.round) for record in rounds(project)]
     round_id, parent = f"r{max(numbers, default=0) + 1:03d}", head(project)
+    check_parent(project, round_id, parent)
     folder = project.round(round_id)
     folder.mkdir(exist_ok=True)
     filled = {"round": round_id, "parent": parent, "drop": drop}
@@ -141,6 +182,27 @@ def begin_round(project: Project, drop: str) -> str:
     write_text(folder / "dvc.yaml", freeze_pipeline((project.root / "dvc.yaml").read_text(encoding="utf-8")))
     write_round(project, Round(round_id, parent, drop, params.select.strategy))
     return round_id
+
+
+def check_parent(project: Project, round_id: str, parent: str) -> None:
+    """Refuse a parent that is not there, is not finished, or whose gate stands in the way.
+
+    Raises:
+        AdaptInfError: naming both, and what to do.
+    """
+    by_name = {record.round: record for record in rounds(project)}
+    if parent != BASE and parent not in by_name:
+        mend = "`adapt-inf lineage` lists the rounds, `adapt-inf rollback ROUND` takes the head to one of them."
+        raise AdaptInfError(f"round {round_id} names parent {parent}, which is not there.", mend)
+    if parent == BASE or (fault := by_name[parent].fault) is None:
+        return
+    before = by_name[parent].parent
+    while before in by_name and by_name[before].fault:
+        before = by_name[before].parent
+    judged = by_name[parent].gate is not None
+    first = f"Promote it with `adapt-inf promote {parent}`" if judged else "Finish it with `adapt-inf round`"
+    mend = f"{first}, or start from {before} with `adapt-inf rollback {before}`."
+    raise AdaptInfError(f"round {round_id} names parent {parent}, which {fault}.", mend)
 
 
 def check_selection(select: Select, source: Path) -> None:
@@ -188,14 +250,6 @@ def fail_round(project: Project, round_id: str, error: str) -> None:
 def gather_facts(project: Project, round_id: str) -> Round:
     """Take what the stages wrote into round.json; the round is not done yet."""
     record = replace(read_round(project, round_id), error=None, **round_facts(project, round_id))
-    write_round(project, record)
-    return record
-
-
-def finish_round(project: Project, round_id: str, model_version: int | None) -> Round:
-    """Move the head to a round whose facts are gathered, then mark it done: killed in between, it is finished again."""
-    record = replace(read_round(project, round_id), status="finished", model_version=model_version)
-    move_head(project, round_id)
     write_round(project, record)
     return record
 

@@ -26,6 +26,7 @@ VERSIONED = (
     "params.yaml",
     "dvc.yaml",
     "rounds/head.json",
+    "rounds/history.jsonl",
     "rounds/base/*.dvc",
     "rounds/*/.gitignore",
     "rounds/r*/params.yaml",
@@ -127,10 +128,18 @@ class StageFailedError(RoundError):
 
 
 def commit_round(project: Project, round_id: str, message: str) -> str | None:
-    """Commit the files that define the lineage, and only those, and tag the commit round/<id>.
+    """`commit_files`, and tag the commit round/<id>."""
+    commit = commit_files(project, message)
+    if commit is not None:
+        _git(project.root, "tag", "--force", f"round/{round_id}")
+    return commit
+
+
+def commit_files(project: Project, message: str) -> str | None:
+    """Commit the files that define the lineage, and only those, where they changed.
 
     Returns:
-        the commit's hash, or None outside git.
+        the hash of the commit that holds them, or None outside git.
     """
     root = project.root
     if not (root / ".git").exists():
@@ -140,7 +149,6 @@ def commit_round(project: Project, round_id: str, message: str) -> str | None:
     _git(root, "add", "--", *names)
     if _git(root, "diff", "--cached", "--name-only", "--", *names):
         _git(root, *_identity(root), "commit", "--quiet", "--message", message, "--", *names)
-    _git(root, "tag", "--force", f"round/{round_id}")
     return head_commit(root)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prefect import flow, runtime
 
-from adapt_inf import lineage
+from adapt_inf import lineage, promotion
 from adapt_inf.project import Project
 from adapt_inf.tracking import rounds as tracked
 from adapt_inf.writer import writer_lock
@@ -27,6 +27,7 @@ def drain(root: str) -> list[str]:
     with writer_lock(project, flow_run=runtime.flow_run.id) as dead:
         crash_runs_of(dead)
         tracked.fail_stale(project)
+        promotion.settle(project)
         while (round_id := lineage.next_round(project)) is not None:
             lifelong_round(root, round_id)
             done.append(round_id)

@@ -13,12 +13,11 @@ from typing import Any
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from adapt_inf import lineage, versions
-from adapt_inf.config import load_params
+from adapt_inf import lineage, promotion, versions
 from adapt_inf.errors import AdaptInfError, DropError
 from adapt_inf.project import Project
 from adapt_inf.stages.runner import STAGES, stage_fault, stage_outcome
-from adapt_inf.tracking import rounds, timeline
+from adapt_inf.tracking import rounds
 
 
 @flow(name="round", flow_run_name="{round_id}")
@@ -71,15 +70,10 @@ def run_stage(root: str, round_id: str, stage: str) -> dict[str, Any]:
 
 @task(cache_policy=NO_CACHE, task_run_name="complete")
 def complete(root: str, round_id: str) -> dict[str, Any]:
-    """Write the round's record, move the head, commit, and register the model."""
-    project = Project(Path(root))
-    record = lineage.gather_facts(project, round_id)
-    version = rounds.finish_round(project, round_id, "finished", _facts(record))
-    timeline.log_timeline(project, [each.to_json() for each in lineage.ancestors(project, round_id)])
-    record = lineage.finish_round(project, round_id, version)
-    if load_params(project.params_of(round_id)).git.commit:
-        message = f"Round {round_id}: take in {record.drop} ({record.strategy})"
-        rounds.tag_commit(project, round_id, versions.commit_round(project, round_id, message))
+    """Judge the round, register its model, move the head where it passed, write its record, commit."""
+    record = promotion.conclude(Project(Path(root)), round_id)
+    if record.gate and record.verdict != promotion.PASSED:
+        say(f"  {round_id} gate {record.verdict}" + "".join(f": {reason}" for reason in record.gate["reasons"]))
     return record.to_json()
 
 

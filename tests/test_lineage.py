@@ -13,7 +13,7 @@ from adapt_inf import lineage
 from adapt_inf.config import load_params, set_values
 from adapt_inf.creation import definition
 from adapt_inf.drop_queue import READY, add_drop, pending_drops, refused_drops
-from adapt_inf.errors import ConfigError, DropError, NotAProjectError, RoundError
+from adapt_inf.errors import AdaptInfError, ConfigError, DropError, NotAProjectError, RoundError
 from adapt_inf.project import Project
 
 
@@ -31,6 +31,12 @@ def add(project: Project, name: str) -> None:
     source.mkdir(parents=True)
     (source / "dataset.yaml").write_text(f"name: {name}\n", encoding="utf-8")
     add_drop(project, source, name)
+
+
+def finish(project: Project, round_id: str, verdict: str = "passed") -> None:
+    """What the end of a round leaves in its record."""
+    gate = {"verdict": verdict, "reasons": [], "figures": {}}
+    lineage.write_round(project, replace(lineage.read_round(project, round_id), status="finished", gate=gate))
 
 
 def test_a_project_is_found_from_below_and_missed_elsewhere(
@@ -96,12 +102,67 @@ def test_the_next_round_builds_on_the_head(project: Project) -> None:
     for name in ("a", "b", "c"):
         add(project, name)
     for name in ("a", "b"):
-        round_id = lineage.begin_round(project, name)
-        lineage.finish_round(project, round_id, model_version=1)
-    lineage.move_head(project, "r001")
+        finish(project, lineage.begin_round(project, name))
+        lineage.move_head(project, "r001")
     assert lineage.begin_round(project, "c") == "r003"
     assert [each.round for each in lineage.ancestors(project, "r003")] == ["r001", "r003"]
     assert [each.status for each in lineage.rounds(project)] == ["finished", "finished", "running"]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "fault"),
+    [("failed", "failed its gate"), ("waiting", "waits for approval"), ("declined", "was declined")],
+)
+def test_no_round_builds_on_one_that_its_gate_holds_back(project: Project, verdict: str, fault: str) -> None:
+    for name in ("a", "b", "c"):
+        add(project, name)
+    finish(project, lineage.begin_round(project, "a"))
+    lineage.move_head(project, "r001")
+    finish(project, lineage.begin_round(project, "b"), verdict)
+    lineage.move_head(project, "r002")
+    with pytest.raises(AdaptInfError) as caught:
+        lineage.begin_round(project, "c")
+    assert str(caught.value) == (
+        f"round r003 names parent r002, which {fault}.\n"
+        "  Promote it with `adapt-inf promote r002`, or start from r001 with `adapt-inf rollback r001`."
+    )
+    assert not project.round("r003").exists()
+
+
+def test_no_round_builds_on_one_that_failed_or_is_not_there(project: Project) -> None:
+    add(project, "a")
+    lineage.move_head(project, "r007")
+    with pytest.raises(
+        AdaptInfError, match=r"r001 names parent r007, which is not there\.\n.*adapt-inf rollback ROUND"
+    ):
+        lineage.begin_round(project, "a")
+    lineage.move_head(project, "base")
+    lineage.fail_round(project, lineage.begin_round(project, "a"), "stage train failed")
+    lineage.move_head(project, "r001")
+    with pytest.raises(AdaptInfError, match=r"r001, which failed\.\n.*`adapt-inf round`, or start from base"):
+        lineage.begin_round(project, "a")
+
+
+def test_drops_wait_behind_a_round_that_awaits_approval(project: Project) -> None:
+    for name in ("a", "b"):
+        add(project, name)
+    finish(project, lineage.begin_round(project, "a"), "waiting")
+    assert lineage.awaiting(project) == ["r001"]
+    assert lineage.next_round(project) is None
+    assert not lineage.has_work(project)
+    finish(project, "r001", "declined")
+    assert lineage.has_work(project)
+    assert lineage.next_round(project) == "r002"
+    assert lineage.read_round(project, "r002").parent == "base"
+
+
+def test_entries_know_their_place_in_the_tree(project: Project) -> None:
+    for name in ("a", "b", "c"):
+        add(project, name)
+        finish(project, lineage.begin_round(project, name))
+        lineage.move_head(project, "r001")
+    places = [(e["round"], e["head"], e["champion"], e["children"]) for e in lineage.entries(project)]
+    assert places == [("r001", True, True, ["r002", "r003"]), ("r002", False, False, []), ("r003", False, False, [])]
 
 
 def test_a_refused_drop_leaves_no_round_and_does_not_wait(project: Project) -> None:

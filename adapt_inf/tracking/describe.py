@@ -16,12 +16,14 @@ def round_note(files: RoundFiles, status: str, facts: dict[str, Any]) -> str:
     Args:
         files: what the round left; a part that is not there is left out.
         status: of the round in the lineage.
-        facts: parent, drop, strategy, pool_hash, commit.
+        facts: parent, drop, strategy, pool_hash, commit, gate.
     """
     drop, parent = facts.get("drop") or "?", facts.get("parent") or "?"
     parts = [f"{files.round}, {status}: {drop} on {parent}."]
     parts += [part for part in (_came(files), _chosen(files), _kept(files)) if part]
     parts += _learned(files, parent)
+    gate = facts.get("gate")
+    parts += [f"**Gate**: {': '.join([gate['verdict'], *filter(None, ['; '.join(gate['reasons'])])])}."] if gate else []
     marks = [("Pool version", facts.get("pool_hash")), ("commit", facts.get("commit"))]
     hashes = ", ".join(f"{label} `{value}`" for label, value in marks if value)
     return "\n\n".join([*parts, hashes] if hashes else parts)

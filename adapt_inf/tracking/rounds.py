@@ -45,10 +45,9 @@ from adapt_inf.tracking.store import (
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Run
+    from mlflow.entities.model_registry import RegisteredModel
 
-FINISHED = "finished"  # the status of a round whose model may become champion
-
-_RUN_STATUS = {FINISHED: "FINISHED", "killed": "KILLED"}  # any other status of a round is a run that failed
+_RUN_STATUS = {"finished": "FINISHED", "killed": "KILLED"}  # any other status of a round is a run that failed
 _FACT_TAGS = {"pool_hash": "pool_version", "commit": "mlflow.source.git.commit"}  # a fact that is known by another name
 _PARENT_RUN = "mlflow.parentRunId"
 _CURVE_POINTS = 320  # of a training curve; MLflow's page draws no more
@@ -58,7 +57,7 @@ _DIGEST_LENGTH = 36  # of an MLflow dataset: DVC's "<md5>.dir" to the letter
 def begin_round(project: Project, round_id: str) -> str:
     """The id of the round's run, marked RUNNING: the one that an earlier attempt left, or a new one."""
     store = connect(project)
-    found = _runs_of(store, round_id).get("")
+    found = runs_of(store, round_id).get("")
     run_id = _ensure_round(store, project, round_id, found)
     if found is not None and run_id == found.info.run_id and found.info.status != "RUNNING":
         store.client.update_run(run_id, status="RUNNING")
@@ -74,7 +73,7 @@ def log_stage(project: Project, round_id: str, stage: str, outcome: dict[str, An
             a stage that raised has `error`, a line.
     """
     store = connect(project)
-    runs = _runs_of(store, round_id)
+    runs = runs_of(store, round_id)
     child = runs.get(stage)
     cached = bool(outcome.get("cached", False))
     parent_id = runs[""].info.run_id if "" in runs else _ensure_round(store, project, round_id, None)
@@ -105,8 +104,8 @@ def finish_round(project: Project, round_id: str, status: str, facts: dict[str, 
     """Log what the round came to, register its model and end its run.
 
     Args:
-        status: of the round in the lineage. `finished` ends the run as FINISHED and makes the model `champion`,
-            `killed` ends it as KILLED, anything else as FAILED; only the first moves the aliases.
+        status: of the round in the lineage. `finished` ends the run as FINISHED, `killed` as KILLED, anything else as
+            FAILED. No alias moves: see adapt_inf.tracking.moves.
         facts: pool_hash, parent, drop, strategy, commit; each may be None or missing.
 
     Returns:
@@ -116,7 +115,7 @@ def finish_round(project: Project, round_id: str, status: str, facts: dict[str, 
 
     store = connect(project)
     files = RoundFiles(project, round_id)
-    run_id = _ensure_round(store, project, round_id, _runs_of(store, round_id).get(""))
+    run_id = _ensure_round(store, project, round_id, runs_of(store, round_id).get(""))
     note = round_note(files, status, facts)
     known = {key: str(value) for key, value in facts.items() if value is not None}
     tags = {_FACT_TAGS.get(key, key): value for key, value in known.items()} | {"status": status, NOTE: note}
@@ -144,7 +143,7 @@ def tag_commit(project: Project, round_id: str, commit: str | None) -> None:
     if commit is None:
         return
     store = connect(project)
-    run = _runs_of(store, round_id).get("")
+    run = runs_of(store, round_id).get("")
     if run is None:
         return
     write(store, run.info.run_id, tags={_FACT_TAGS["commit"]: commit})
@@ -164,6 +163,26 @@ def fail_stale(project: Project) -> int:
     return len(stale)
 
 
+def tag_gate(project: Project, entry: dict[str, Any]) -> None:
+    """Say on the round's run and on its model's version what the gate came to, as tags and in words.
+
+    Args:
+        entry: the round, as `adapt-inf lineage --json` lists it.
+    """
+    store = connect(project)
+    run = runs_of(store, entry["round"]).get("")
+    if run is None or not entry["gate"]:
+        return
+    tags = {"gate": entry["gate"]["verdict"], "gate.reasons": "; ".join(entry["gate"]["reasons"])}
+    note = round_note(RoundFiles(project, entry["round"]), entry["status"], entry)
+    figures = {f"gate.{name}": value for name, value in entry["gate"]["figures"].items()}
+    write(store, run.info.run_id, figures, tags=tags | {NOTE: note}, step=round_number(entry["round"]))
+    for version in store.client.search_model_versions(f"run_id = '{run.info.run_id}'"):
+        for key, value in tags.items():
+            store.client.set_model_version_tag(version.name, version.version, key, value)
+        store.client.update_model_version(version.name, version.version, note)
+
+
 def round_metrics(files: RoundFiles) -> dict[str, Any]:
     """Every figure of a round under the name that it has in MLflow: the figures, the counts, each skill."""
     found = {name: files.metrics.get(name) for name in FIGURES}
@@ -173,7 +192,7 @@ def round_metrics(files: RoundFiles) -> dict[str, Any]:
     return found
 
 
-def _runs_of(store: Store, round_id: str) -> dict[str, Run]:
+def runs_of(store: Store, round_id: str) -> dict[str, Run]:
     """The round's runs by stage, its own under the empty name."""
     return {run.data.tags.get(STAGE, ""): run for run in find_runs(store, {ROUND: round_id})}
 
@@ -257,33 +276,27 @@ def _register(
                 client.update_model_version(name, version, note)
         else:
             client.delete_model_version(name, old.version)  # the round was run again and came out otherwise
-    aliases = _registered_model(store, name)
+    ensure_model(store, name)
     if version is None:
         client.log_artifacts(run_id, str(adapter), "model")
         source = f"{client.get_run(run_id).info.artifact_uri}/model"
         version = str(client.create_model_version(name, source, run_id, tags, description=note).version)
-    champion = aliases.get("champion")
-    if status == FINISHED and champion != version:
-        if champion is not None:  # first, so that a kill in between loses nothing
-            client.set_registered_model_alias(name, "previous", champion)
-        client.set_registered_model_alias(name, "champion", version)
     return int(version)
 
 
-def _registered_model(store: Store, name: str) -> dict[str, str]:
-    """The aliases of the registered model, which is made where it is not there."""
+def ensure_model(store: Store, name: str) -> RegisteredModel:
+    """The registered model, made where it is not there."""
     from mlflow.exceptions import MlflowException
 
     try:
-        model = store.client.get_registered_model(name)
+        return store.client.get_registered_model(name)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        model = store.client.create_registered_model(name, description=_MODEL_NOTE)
-    return {alias: str(version) for alias, version in model.aliases.items()}
+        return store.client.create_registered_model(name, description=MODEL_NOTE)
 
 
-_MODEL_NOTE = (
+MODEL_NOTE = (
     "One version per round of the lineage: a PEFT adapter on the base model in `rounds/base/model`. `champion` is the "
-    "head's, `previous` the one before it. The tag `pool_version` is the DVC hash of the pool that the round left."
+    "head's, `previous` that of the head before. The tag `pool_version` is the DVC hash of the pool that it left."
 )

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-KIND = "adapt_inf.kind"  # round, stage or timeline
+KIND = "adapt_inf.kind"  # round, stage, timeline or history
 ROUND = "adapt_inf.round"
 STAGE = "adapt_inf.stage"
 NOTE = "mlflow.note.content"  # what the UI shows as a run's description, in Markdown
@@ -38,7 +38,8 @@ _PARAMS_OR_TAGS_PER_BATCH = 100
 _TAG_LENGTH = 8000
 _PAGE = 1000
 _EXPERIMENT_NOTE = (
-    "A run per round with a child per stage, and a timeline run whose steps are the rounds of the lineage."
+    "A run per round with a child per stage, a timeline run per branch of the lineage whose steps are its rounds, and "
+    "a run with the moves of the head."
 )
 
 

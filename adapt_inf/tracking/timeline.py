@@ -1,55 +1,60 @@
-"""The curves of a lineage in MLflow: one long-lived run that holds every figure with step = number of the round.
+"""The curves of a lineage in MLflow: a run per branch that holds every figure with step = number of the round.
 
-Logging the same lineage again adds no point. MLflow keeps every point that it was ever given, so when a round came out
-otherwise than logged, or is no longer of the lineage, the run goes to MLflow's trash and a new one takes all points.
+A round that the head moves to adds its point to the run that ends with its parent; where another round did so before, a
+branch begins: a run of its own, from the first round on, and both stay to be compared. Logging the same lineage again
+adds no point. MLflow keeps every point that it was ever given, so when a round came out otherwise than logged, its run
+goes to MLflow's trash and a new one takes all points.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adapt_inf.files import fingerprint
-from adapt_inf.project import BASE, Project
+from adapt_inf.project import Project
 from adapt_inf.tracking.reports import COUNTS, FIGURES, round_number
-from adapt_inf.tracking.store import KIND, NOTE, connect, find_runs, now_ms, skill_key, write
+from adapt_inf.tracking.store import KIND, NOTE, Store, connect, find_runs, now_ms, skill_key, write
 from adapt_inf.tracking.summary import lineage_table
 
-ROOT = "adapt_inf.root"  # the round that the lineage starts at
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+TIP = "adapt_inf.tip"  # the last round of the branch
 
 _LOGGED = "adapt_inf.logged"  # how many rounds were logged, and the fingerprint of their figures
 
 
 def log_timeline(project: Project, lineage: list[dict[str, Any]]) -> str | None:
-    """Bring the timeline run up to date with `lineage`.
+    """Bring the timeline run of a branch up to date.
 
     Args:
-        lineage: rounds as `adapt-inf lineage --json` lists them, in order; those without metrics give no point.
+        lineage: the rounds from the one after the base to the branch's last, as `adapt-inf lineage --json` lists them;
+            those without metrics give no point.
 
     Returns:
         The run's id, or None where there is nothing to show.
     """
-    points = [
-        (round_number(entry["round"], position), timeline_metrics(entry))
-        for position, entry in enumerate(lineage)
-        if entry.get("metrics")
-    ]
+    points = [(round_number(entry["round"]), timeline_metrics(entry)) for entry in lineage if entry.get("metrics")]
     if not points:
         return None
-    root = _root(lineage)
+    root, tip = lineage[0]["parent"], lineage[-1]["round"]
+    name = f"timeline {root} to {tip}"
     store = connect(project)
-    run = next(iter(find_runs(store, {KIND: "timeline", ROOT: root})), None)
+    run = _run_of(store, [entry["round"] for entry in lineage])
     done = int(run.data.tags.get(_LOGGED, "0").split()[0]) if run is not None else 0
     if run is not None and done and run.data.tags[_LOGGED] != _mark(points[:done], done):
         store.client.delete_run(run.info.run_id)
         run, done = None, 0
     if run is None:
-        tags = {KIND: "timeline", ROOT: root, "mlflow.source.name": "adapt-inf round", "mlflow.source.type": "LOCAL"}
-        run = store.client.create_run(store.experiment_id, now_ms(), tags, f"timeline from {root}")
+        tags = {KIND: "timeline", TIP: tip, "mlflow.source.name": "adapt-inf round", "mlflow.source.type": "LOCAL"}
+        run = store.client.create_run(store.experiment_id, now_ms(), tags, name)
     run_id = run.info.run_id
+    # Its name first: cut off in between, no other branch takes the run for one that still ends with the parent.
+    write(store, run_id, tags={TIP: tip, "mlflow.runName": name})
     for step, figures in points[done:]:
         # The timestamp follows from the step: a point that a killed process left unmarked is the same point again.
         write(store, run_id, figures, step=step, timestamp=run.info.start_time + step)
-    pictures = project.round(lineage[-1]["round"]) / "pictures"
+    pictures = project.round(tip) / "pictures"
     if pictures.is_dir():
         store.client.log_artifacts(run_id, str(pictures), "pictures")
     note = f"Every figure over the rounds: step = number of the round.\n\n```\n{lineage_table(lineage)}\n```"
@@ -57,6 +62,14 @@ def log_timeline(project: Project, lineage: list[dict[str, Any]]) -> str | None:
     if run.info.status != "FINISHED":
         store.client.set_terminated(run_id)
     return run_id
+
+
+def _run_of(store: Store, rounds: list[str]) -> Run | None:
+    """The run that ends with the last of `rounds`, or else the one that ends with the round before it."""
+    for tip in rounds[:-3:-1]:
+        for run in find_runs(store, {KIND: "timeline", TIP: tip}):
+            return run
+    return None
 
 
 def timeline_metrics(entry: dict[str, Any]) -> dict[str, Any]:
@@ -68,9 +81,3 @@ def timeline_metrics(entry: dict[str, Any]) -> dict[str, Any]:
 
 def _mark(points: list[tuple[int, dict[str, Any]]], rounds: int) -> str:
     return f"{rounds} {fingerprint(points)}"
-
-
-def _root(lineage: list[dict[str, Any]]) -> str:
-    """The round that the lineage starts at: the first one that is nobody's child, or the first one's parent."""
-    first = lineage[0]
-    return str(first.get("parent") or first["round"] or BASE)

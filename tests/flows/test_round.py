@@ -78,6 +78,7 @@ def test_each_round_is_a_commit_and_a_tag(machine: Machine, two_rounds: Project)
     assert shown[0] == "Round r002: take in second (adapt_inf)"
     assert set(filter(None, shown[1:])) == {
         "rounds/head.json",
+        "rounds/history.jsonl",
         *(f"rounds/r002/{name}" for name in (".gitignore", "dvc.lock", "dvc.yaml", "params.yaml", "round.json")),
     }
 

@@ -14,7 +14,7 @@ from tracked_project import STAGES, add_round, lineage_of
 
 from adapt_inf.files import read_json, write_json, write_text
 from adapt_inf.project import Project
-from adapt_inf.tracking.rounds import begin_round, fail_stale, finish_round, log_stage, tag_commit
+from adapt_inf.tracking.rounds import begin_round, fail_stale, finish_round, log_stage, tag_commit, tag_gate
 from adapt_inf.tracking.store import connect, find_runs, tracking_uri
 
 
@@ -112,22 +112,33 @@ def test_selectors_are_a_table_with_a_row_per_cluster(
     assert len(client.load_table(connect(project).experiment_id, "selectors.json", [run.info.run_id])) == len(clusters)
 
 
-def test_the_model_gets_a_version_per_round_and_champion_moves(project: Project, client: MlflowClient) -> None:
+def test_the_model_gets_a_version_per_round_and_no_alias(project: Project, client: MlflowClient) -> None:
     assert run_round(project, "r001") == 1
-    assert client.get_model_version_by_alias("garden", "champion").version == 1
     assert run_round(project, "r002") == 2
     tag_commit(project, "r002", "abc123")
-    champion = client.get_model_version_by_alias("garden", "champion")
-    assert champion.version == 2
-    assert client.get_model_version_by_alias("garden", "previous").version == 1
+    assert client.get_registered_model("garden").aliases == {}
+    version = client.get_model_version("garden", "2")
     expected = {"round": "r002", "parent": "r001", "drop": "flags", "strategy": "adapt_inf", "commit": "abc123"}
-    assert expected.items() <= champion.tags.items()
-    assert champion.tags["pool_version"] == f"{'r002':0<32}.dir"
+    assert expected.items() <= version.tags.items()
+    assert version.tags["pool_version"] == f"{'r002':0<32}.dir"
     parent, _ = runs_of(project, "r002")
     assert parent.data.tags["mlflow.source.git.commit"] == "abc123"
     kept = client.download_artifacts(parent.info.run_id, "model/adapter_model.safetensors")
     original = project.output("r002", "model") / "adapter_model.safetensors"
     assert Path(kept).read_bytes() == original.read_bytes()
+
+
+def test_the_gate_stands_on_the_run_and_on_the_version(project: Project, client: MlflowClient) -> None:
+    run_round(project, "r001")
+    (entry,) = lineage_of(project, "r001")
+    gate = {"verdict": "failed", "reasons": ["base/naming fell by 0.300"], "figures": {"max_forgetting": 0.3}}
+    for verdict in ("failed", "promoted"):
+        tag_gate(project, entry | {"gate": gate | {"verdict": verdict}})
+        parent, _ = runs_of(project, "r001")
+        for tags in (parent.data.tags, client.get_model_version("garden", "1").tags):
+            assert (tags["gate"], tags["gate.reasons"]) == (verdict, "base/naming fell by 0.300")
+        assert parent.data.metrics["gate.max_forgetting"] == 0.3
+        assert f"**Gate**: {verdict}: base/naming fell by 0.300." in parent.data.tags["mlflow.note.content"]
 
 
 def test_logging_a_round_again_changes_nothing(project: Project, client: MlflowClient) -> None:
@@ -178,14 +189,11 @@ def test_what_a_killed_process_left_running_is_marked_and_taken_up_again(project
     assert runs_of(project, "r001")[0].info.status == "FINISHED"
 
 
-def test_a_failed_round_moves_no_alias_and_may_succeed_later(project: Project, client: MlflowClient) -> None:
-    run_round(project, "r001")
-    assert run_round(project, "r002", status="failed") == 2
-    assert runs_of(project, "r002")[0].info.status == "FAILED"
-    assert client.get_model_version_by_alias("garden", "champion").version == 1
-    assert run_round(project, "r002") == 2
-    champion = client.get_model_version_by_alias("garden", "champion")
-    assert (champion.version, champion.tags["status"]) == (2, "finished")
+def test_a_failed_round_may_succeed_later(project: Project, client: MlflowClient) -> None:
+    assert run_round(project, "r001", status="failed") == 1
+    assert runs_of(project, "r001")[0].info.status == "FAILED"
+    assert run_round(project, "r001") == 1
+    assert client.get_model_version("garden", "1").tags["status"] == "finished"
 
 
 def test_a_round_that_stopped_early_is_logged_as_far_as_it_came(project: Project) -> None:
@@ -216,4 +224,3 @@ def test_a_round_run_again_with_another_adapter_replaces_its_version(project: Pr
     write_json(project.output("r001", "model") / "adapter_config.json", {"peft_type": "LORA", "r": 8})
     assert run_round(project, "r001") == 2
     assert [version.version for version in client.search_model_versions("name = 'garden'")] == [2]
-    assert client.get_model_version_by_alias("garden", "champion").version == 2

@@ -41,12 +41,35 @@ def test_a_mark_that_a_killed_process_never_wrote_costs_no_second_point(project:
     assert len(points(project, "forgetting")) == 2
 
 
-def test_a_branch_leaves_out_the_rounds_behind_it(project: Project) -> None:
+def branches(project: Project) -> dict[str, list[int]]:
+    """The steps of each timeline run, by its name."""
+    store = connect(project)
+    return {
+        run.info.run_name: [each.step for each in store.client.get_metric_history(run.info.run_id, "average_accuracy")]
+        for run in find_runs(store, {"adapt_inf.kind": "timeline"})
+    }
+
+
+def test_a_branch_is_a_run_beside_the_one_it_left(project: Project) -> None:
     add_round(project, "r003")
     first, second, third = lineage_of(project, "r001", "r002", "r003")
+    log_timeline(project, [first])
     log_timeline(project, [first, second])
-    log_timeline(project, [first, third | {"parent": "r001"}])
-    assert [step for step, _ in points(project, "average_accuracy")] == [1, 3]
+    assert branches(project) == {"timeline base to r002": [1, 2]}
+    branch = [first, third | {"parent": "r001"}]
+    log_timeline(project, branch)
+    assert branches(project) == {"timeline base to r002": [1, 2], "timeline base to r003": [1, 3]}
+    log_timeline(project, [*branch, second | {"round": "r004", "parent": "r003"}])
+    log_timeline(project, [first, second, second | {"round": "r005", "parent": "r002"}])
+    assert branches(project) == {"timeline base to r005": [1, 2, 5], "timeline base to r004": [1, 3, 4]}
+
+
+def test_a_round_that_came_out_otherwise_takes_all_its_points_again(project: Project) -> None:
+    first, second = lineage_of(project, "r001", "r002")
+    old = log_timeline(project, [first, second])
+    assert log_timeline(project, [first, second | {"selected": 7}]) != old
+    assert branches(project) == {"timeline base to r002": [1, 2]}
+    assert points(project, "selected")[1] == (2, 7)
 
 
 def test_rounds_without_figures_give_no_point(project: Project) -> None:
