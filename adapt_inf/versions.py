@@ -16,7 +16,9 @@ from pathlib import Path
 from adapt_inf.errors import AdaptInfError, RoundError
 from adapt_inf.project import Project
 
-CACHE_TYPES = "reflink,hardlink,symlink,copy"  # hard links halve disk and time; outputs are never edited in place
+# Hard links halve disk and time; outputs are never edited in place. Not `reflink`: with it in the list DVC leaves a plain
+# copy beside the cache wherever the file system has no reflinks (ext4), and every output lies there twice.
+CACHE_TYPES = "hardlink,symlink,copy"
 
 VERSIONED = (
     ".gitignore",
@@ -90,7 +92,7 @@ def create_repository(root: Path, *, git: bool) -> None:
 
 def add_outputs(root: Path, paths: list[str]) -> None:
     """Put folders that no stage writes under DVC, as `dvc add` does."""
-    with _repo(root) as repo:
+    with open_repository(root) as repo:
         repo.add(paths)
 
 
@@ -102,7 +104,7 @@ def reproduce(project: Project, round_id: str, stage: str) -> bool:
     """
     from dvc.exceptions import DvcException
 
-    with _repo(project.root) as repo:
+    with open_repository(project.root) as repo:
         try:
             return bool(repo.reproduce(targets=f"rounds/{round_id}/dvc.yaml:{stage}", single_item=True))
         except DvcException as error:
@@ -174,7 +176,8 @@ def _git(root: Path, *arguments: str) -> str:
 
 
 @contextlib.contextmanager
-def _repo(root: Path) -> Iterator:
+def open_repository(root: Path) -> Iterator:
+    """The DVC repository at `root`, with the current folder in it while it is open."""
     from dvc.repo import Repo
 
     _quieten_dvc()
