@@ -21,7 +21,7 @@ from adapt_inf.drop_queue import REFUSED, pending_drops
 from adapt_inf.errors import AdaptInfError, ConfigError, RoundError
 from adapt_inf.files import read_json, write_json, write_text
 from adapt_inf.project import BASE, Project
-from adapt_inf.stages.runner import OUTPUTS
+from adapt_inf.stages.runner import OUTPUTS, WORKINGS
 
 _ROUND = re.compile(r"r(\d{3,})")
 
@@ -128,10 +128,11 @@ def entries(project: Project) -> list[dict[str, Any]]:
 
 
 def missing_outputs(project: Project, round_id: str) -> list[str]:
-    """Outputs that a round made on this machine and that are gone; none for a round that came from elsewhere."""
-    if not project.log(round_id).is_dir():
+    """Outputs that a round made here, that are gone, and that something reads once the round is finished."""
+    if not project.log(round_id).is_dir():  # it came from elsewhere
         return []
-    return [name for name in OUTPUTS.values() if not project.output(round_id, name).exists()]
+    lasting = [name for name in OUTPUTS.values() if name not in WORKINGS]
+    return [name for name in lasting if not project.output(round_id, name).exists()]
 
 
 def unfinished(project: Project) -> list[str]:

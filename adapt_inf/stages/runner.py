@@ -27,6 +27,9 @@ STAGES = ("ingest", "sketch", "cluster", "score", "select", "prune", "train", "e
 OUTPUTS = {stage: stage for stage in STAGES} | {"prune": "pool", "train": "model"}
 """The folder of a round that each stage writes."""
 
+WORKINGS = ("sketch", "score", "cluster")
+"""Outputs that nothing reads once the round is finished; `adapt-inf gc` removes them, in this order."""
+
 
 def run_stage(project: Project, round_id: str, stage: str) -> dict[str, Any]:
     """Run `stage` of `round_id` and return its report, as written to the round's log.
