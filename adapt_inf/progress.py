@@ -6,7 +6,7 @@ import sys
 
 from tqdm import tqdm
 
-_LOG_SECONDS = 10.0  # between lines where the output is no terminal
+LOG_SECONDS = 10.0  # between lines where the output is no terminal
 
 
 def progress(name: str, total: int, unit: str = "samples", done: int = 0, shown: bool = True) -> tqdm:
@@ -21,8 +21,8 @@ def progress(name: str, total: int, unit: str = "samples", done: int = 0, shown:
         initial=done,
         unit=f" {unit}",
         file=sys.stderr,
-        mininterval=0.2 if interactive else _LOG_SECONDS,
-        maxinterval=_LOG_SECONDS,
+        mininterval=0.2 if interactive else LOG_SECONDS,
+        maxinterval=LOG_SECONDS,
         ncols=None if interactive else 90,
         leave=True,
         disable=not shown,

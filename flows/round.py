@@ -6,18 +6,26 @@ cut off and started again looks in MLflow like one that was not.
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, get_run_logger, task
+import psutil
+from prefect import Task, flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
 
 from adapt_inf import lineage, promotion, versions
+from adapt_inf.config import load_params
 from adapt_inf.errors import AdaptInfError, DropError
 from adapt_inf.project import Project
+from adapt_inf.stages.log import last_lines, log_file
 from adapt_inf.stages.runner import STAGES, stage_fault, stage_outcome
 from adapt_inf.tracking import rounds
+from adapt_inf.versions import StageFailedError
+from flows.follow import following
 
 
 @flow(name="round", flow_run_name="{round_id}")
@@ -33,9 +41,12 @@ def lifelong_round(root: str, round_id: str) -> dict[str, Any]:
     say(f"round {round_id}: drop {record.drop} on top of {record.parent}, strategy {record.strategy}")
     if record.status != "finished":
         rounds.begin_round(project, round_id)
+    retries = load_params(project.params_of(round_id)).retries
     try:
         for stage in STAGES:
-            run_stage.with_options(name=stage)(root, round_id, stage)
+            run_stage.with_options(name=stage, retries=retries.of(stage), retry_delay_seconds=retries.delay_seconds)(
+                root, round_id, stage
+            )
         if record.status == "finished":  # it had only lost an output: the head stays where it is
             return lineage.gather_facts(project, round_id).to_json()
         return complete(root, round_id)
@@ -50,18 +61,41 @@ def lifelong_round(root: str, round_id: str) -> dict[str, Any]:
         raise
 
 
-@task(cache_policy=NO_CACHE, task_run_name="{stage}")
+def may_pass(_: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
+    """Whether a stage that failed is worth another attempt: it named nothing to mend."""
+    try:
+        state.result()
+    except StageFailedError as error:
+        again = error.may_pass
+    except OSError:  # of ours, beside the stage: a disk that was full
+        again = True
+    except BaseException:  # whatever else it was is raised where the task was called
+        again = False
+    return again
+
+
+@task(cache_policy=NO_CACHE, task_run_name="{stage}", retry_condition_fn=may_pass)
 def run_stage(root: str, round_id: str, stage: str) -> dict[str, Any]:
     """Bring one stage up to date and log what it left; its outcome."""
     project = Project(Path(root))
     try:
-        ran = versions.reproduce(project, round_id, stage)
-    except versions.StageFailedError as error:
+        with following(log_file(project, round_id, stage), get_run_logger()):
+            ran = versions.reproduce(project, round_id, stage)
+    except StageFailedError as error:
         fault = stage_fault(project, round_id, stage)
         if fault is None:
-            raise
-        kind = DropError if fault["kind"] == DropError.__name__ and stage == "ingest" else AdaptInfError
-        raise _with_message(kind, fault["message"]) from error
+            say(f"  {round_id} {stage} failed: {error.problem}")
+            printed = last_lines(project, round_id, stage)
+            raise StageFailedError(round_id, stage, error.problem, printed) from error
+        if fault["kind"] == DropError.__name__ and stage == "ingest":
+            raise _with_message(DropError, fault["message"]) from error
+        where = f"Stage {stage} of round {round_id} stopped there; `adapt-inf round` goes on from it."
+        raise _with_message(AdaptInfError, f"{fault['message']}\n  {where}") from error
+    except Exception:
+        raise
+    except BaseException:  # Ctrl-C, or told to stop: what we started must not work on
+        _stop_children()
+        raise
     outcome = stage_outcome(project, round_id, stage, cached=not ran)
     rounds.log_stage(project, round_id, stage, outcome)
     say(describe(round_id, outcome))
@@ -75,6 +109,15 @@ def complete(root: str, round_id: str) -> dict[str, Any]:
     if record.gate and record.verdict != promotion.PASSED:
         say(f"  {round_id} gate {record.verdict}" + "".join(f": {reason}" for reason in record.gate["reasons"]))
     return record.to_json()
+
+
+def _stop_children() -> None:
+    """End the stage that this process is waiting for; a server of ours is in a session of its own and stays."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error, ProcessLookupError):
+            if os.getsid(process.pid) == os.getsid(0):
+                process.kill()
+                process.wait(10)
 
 
 def _facts(record: lineage.Round) -> dict[str, Any]:

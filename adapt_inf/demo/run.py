@@ -51,10 +51,10 @@ def run_demo(target: Path, drops: int, strategy: str, seed: int) -> str:
                 compose_drop(name, Path(folder) / name)
                 add_drop(project, Path(folder) / name, name)
     if lineage.has_work(project):
-        from flows.drain import drain
+        from flows.command import drain_now
 
-        drain(str(project.root))
-    entries = [record.to_json() for record in lineage.rounds(project)]
+        drain_now(project)
+    entries = lineage.entries(project)
     pictures = write_pictures(project, lineage.head(project), entries)
     shown = "\n".join(f"  {path}" for path in pictures)
     return f"{lineage_table(entries)}\n\nPictures:\n{shown}\n\nMLflow:\n{mlflow_command(project)}"

@@ -1,0 +1,105 @@
+"""The Prefect server of a run that was given none: of this process alone, on loopback, and gone when this process is.
+
+Prefect starts one by itself, but that one outlives a killed run. Ours is ended by the kernel with the thread that
+started it, listens on a socket that is open before it starts (no port can be taken in between), leaves out what only a
+page or a schedule needs, and starts while this process is still importing. It takes 3 to 6 s, more on a fresh database.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+from adapt_inf.errors import AdaptInfError
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_START_SECONDS = 120
+_STOP_SECONDS = 10
+
+
+def configured_server() -> str | None:
+    """The address of the Prefect server that the user has set, in the environment or Prefect's profile."""
+    from prefect.settings import get_current_settings
+
+    return get_current_settings().api.url or None
+
+
+def begin_server() -> subprocess.Popen[bytes] | None:
+    """Start a server and point this process at it, unless one is set; call `await_server` before anything needs it.
+
+    Call it in the main thread: the server ends with the thread that started it.
+    """
+    from prefect.context import refresh_global_settings_context
+
+    if configured_server() is not None:
+        return None
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(128)
+        listening.set_inheritable(True)
+        os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
+        refresh_global_settings_context()
+        command = [sys.executable, "-m", "flows.server", str(listening.fileno()), str(os.getpid())]
+        # In a session of its own: Ctrl-C is for us, who still have to tell it how the run ended.
+        server = subprocess.Popen(command, pass_fds=[listening.fileno()], start_new_session=True)
+    atexit.register(_end, server)
+    return server
+
+
+def await_server(server: subprocess.Popen[bytes] | None) -> None:
+    """Wait until the server that `begin_server` started answers.
+
+    Raises:
+        AdaptInfError: it ended, or said nothing for two minutes.
+    """
+    deadline = time.monotonic() + _START_SECONDS
+    while server is not None and time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(os.environ["PREFECT_API_URL"] + "/health", timeout=_START_SECONDS):
+                return
+        except (urllib.error.URLError, OSError):
+            if server.poll() is not None:
+                break
+            time.sleep(0.1)
+    if server is not None:
+        raise AdaptInfError(
+            "Prefect's server did not start.",
+            "Its reason stands above. Or run `prefect server start` elsewhere and set PREFECT_API_URL.",
+        )
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    server.terminate()
+    try:
+        server.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
+
+
+def main(descriptor: int, parent: int) -> None:
+    """Serve on an open socket until told to stop, or until `parent` is no more."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        return  # it died before we could ask to go with it
+    os.environ |= {
+        "PREFECT_UI_ENABLED": "false",
+        "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
+        "PREFECT__SERVER_EPHEMERAL": "1",
+        "PREFECT__SERVER_FINAL": "1",
+    }
+    import uvicorn
+
+    uvicorn.run("prefect.server.api.server:create_app", factory=True, fd=descriptor, log_level="error", lifespan="on")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))
