@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from adapt_inf import __version__
-from adapt_inf.commands import create, drop, review, run, store
+from adapt_inf.commands import create, drop, move, review, run, store
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"adapt-inf {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (create, drop, run, review, store):
+    for module in (create, drop, run, review, move, store):
         module.add(commands)
     return parser
 

@@ -7,30 +7,82 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Iterator
 from itertools import accumulate
 from typing import Any
 
-from adapt_inf.project import Project
+from adapt_inf.project import BASE, Project
 
 WIDTH = 120
 
 _SKILL_WIDTH = 14  # most columns of one skill's heading
 _SCORE_WIDTH = 5  # columns of a score
-_HEAD = ("round", "drop", "strategy", "status", "average", "forgot", "pool", "selected", "pruned")
+_HEAD = ("round", "drop", "strategy", "status", "gate", "average", "forgot", "pool", "selected", "pruned")
+_DROP = _HEAD.index("drop")
+_DROP_WIDTH = 24  # most columns of a drop's name; fewer where the other columns need the room
+_LEGEND = "* the head: the next round builds on it, and its model is the champion"
 
 
 def lineage_table(rounds: list[dict[str, Any]]) -> str:
     """Two tables, one under the other: the rounds with their figures, then the score of each skill after each round.
 
-    Skills that do not fit beside each other go on in a further table.
+    Rounds stand in the order of the tree: a side branch is set in, with lines, above the round with which the line goes
+    on, to the head or else to the latest. Skills that do not fit beside each other go on in a further table.
 
     Args:
         rounds: as `adapt-inf lineage --json` lists them.
     """
     if not rounds:
         return "no rounds yet"
-    head = _table([list(_HEAD)] + [_figures(entry) for entry in rounds], left=4)
+    rows = [[lines + _name(entry), *_figures(entry)] for lines, entry in _tree(rounds)]
+    others = [column for column in range(len(_HEAD)) if column != _DROP]
+    taken = sum(max(len(row[column]) for row in [list(_HEAD), *rows]) + 2 for column in others)
+    for row in rows:
+        row[_DROP] = _cut(row[_DROP], min(_DROP_WIDTH, WIDTH - taken))
+    notes = [_LEGEND] if any("head" in entry for entry in rounds) else []
+    held = [entry for entry in rounds if _held(entry) and entry["gate"]["reasons"]]
+    notes += [_cut(f"{e['round']} {e['gate']['verdict']}: {'; '.join(e['gate']['reasons'])}", WIDTH) for e in held]
+    head = "\n".join([table([list(_HEAD), *rows], left=5), *([""] if notes else []), *notes])
     return "\n\n".join([head, *_skill_tables(rounds)])
+
+
+def _tree(rounds: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each round with the lines that stand before it; the base as well where a branch begins there or the head is."""
+    by_name = {entry["round"]: entry for entry in rounds}
+    children: dict[str, list[dict[str, Any]]] = {}
+    for entry in rounds:
+        parent = str(entry.get("parent"))
+        children.setdefault(parent if parent in by_name else BASE, []).append(entry)
+    at = next((entry["round"] for entry in rounds if entry.get("head")), None)
+    at_base = at is None and "head" in rounds[0]
+    way = set()
+    while at in by_name:
+        way.add(at)
+        at = by_name[at].get("parent")
+
+    def branch(top: str, lines: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        while found := children.get(top):
+            ahead = [entry for entry in found if entry["round"] in way]
+            ahead = ahead or [entry for entry in found if not _held(entry)] or found
+            for entry in found:
+                if entry is not ahead[-1]:
+                    yield f"{lines}├─ ", entry
+                    yield from branch(entry["round"], f"{lines}│  ")
+            yield lines, ahead[-1]
+            top = ahead[-1]["round"]
+
+    if at_base or len(children[BASE]) > 1:
+        yield "", {"round": BASE, "head": at_base}
+    yield from branch(BASE, "")
+
+
+def _name(entry: dict[str, Any]) -> str:
+    return f"{entry['round']} *" if entry.get("head") else str(entry["round"])
+
+
+def _held(entry: dict[str, Any]) -> bool:
+    """Whether its gate keeps the head from a round."""
+    return bool(entry.get("gate")) and entry["gate"]["verdict"] not in ("passed", "promoted")
 
 
 def mlflow_command(project: Project, host: str = "127.0.0.1", port: int = 5000) -> str:
@@ -51,10 +103,10 @@ def mlflow_command(project: Project, host: str = "127.0.0.1", port: int = 5000) 
 def _figures(entry: dict[str, Any]) -> list[str]:
     metrics = entry.get("metrics") or {}
     return [
-        str(entry["round"]),
-        _cut(str(entry.get("drop") or "-"), 24),
+        str(entry.get("drop") or "-"),
         _cut(str(entry.get("strategy") or "-"), 16),
         _cut(str(entry.get("status") or "-"), 12),
+        str((entry.get("gate") or {}).get("verdict", "-")),
         _score(metrics.get("average_accuracy")),
         _score(metrics.get("forgetting")),
         *(_count(entry.get(name)) for name in ("pool_size", "selected", "pruned")),
@@ -75,7 +127,7 @@ def _skill_tables(rounds: list[dict[str, Any]]) -> list[str]:
         rows += [
             [str(e["round"]), *(_score(found.get(s)) for s in part)] for e, found in zip(rounds, scores, strict=True)
         ]
-        tables.append(_table(rows, left=1))
+        tables.append(table(rows, left=1))
     return tables
 
 
@@ -94,7 +146,7 @@ def _short_names(skills: list[str]) -> dict[str, str]:
     return short
 
 
-def _table(rows: list[list[str]], left: int) -> str:
+def table(rows: list[list[str]], left: int) -> str:
     """Columns as wide as their widest cell; the first `left` flush left, the others flush right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [

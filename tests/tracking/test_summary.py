@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -16,8 +17,8 @@ from adapt_inf.tracking.summary import WIDTH, lineage_table, mlflow_command
 
 def test_rounds_and_skills_stand_in_the_table(project: Project) -> None:
     lines = lineage_table(lineage_of(project, "r001", "r002")).splitlines()
-    assert " ".join(lines[0].split()) == "round drop strategy status average forgot pool selected pruned"
-    assert lines[2].split()[:4] == ["r001", "shapes", "adapt_inf", "finished"]
+    assert " ".join(lines[0].split()) == "round drop strategy status gate average forgot pool selected pruned"
+    assert lines[2].split()[:5] == ["r001", "shapes", "adapt_inf", "finished", "-"]
     assert lines[5].split()[:4] == ["skills", "naming", "digits", "colour"]
     assert lines[7].split()[-1] == "-"  # r001 knew nothing of flags yet
 
@@ -28,12 +29,55 @@ def test_rounds_and_skills_stand_in_the_table(project: Project) -> None:
 )
 def test_the_table_always_fits_and_names_every_skill(skills: list[tuple[str, str]]) -> None:
     scores = {f"{suite}/{name}": 0.5 for suite, name in skills}
-    entry = {"round": "r001", "drop": "d" * 50, "status": "running", "pool_size": 10**9, "metrics": {"skills": scores}}
-    text = lineage_table([entry])
+    found = {"round": "r001", "drop": "d" * 50, "status": "running", "pool_size": 10**9, "metrics": {"skills": scores}}
+    text = lineage_table([found])
     assert max(len(line) for line in text.splitlines()) <= WIDTH
     assert text.count("0.500") == len(scores)
     headings = [word for line in text.splitlines() if line.startswith("skills ") for word in line.split()[1:]]
     assert len(set(headings)) == len(scores)
+
+
+def entry(name: str, parent: str, head: bool = False, verdict: str = "passed") -> dict[str, Any]:
+    reasons = ["base/naming fell by 0.310"] if verdict == "failed" else []
+    gate = {"verdict": verdict, "reasons": reasons, "figures": {}}
+    return {"round": name, "parent": parent, "drop": "d", "status": "finished", "head": head, "gate": gate}
+
+
+def drawn(*entries: dict[str, Any]) -> list[str]:
+    lines = lineage_table(list(entries)).split("\n\n")[0].splitlines()[2:]
+    return [line.split("  d  ")[0].split("  -  ")[0].rstrip() for line in lines]
+
+
+def test_a_straight_line_is_not_set_in_and_the_head_is_marked() -> None:
+    assert drawn(entry("r001", "base"), entry("r002", "r001", head=True)) == ["r001", "r002 *"]
+    assert drawn(entry("r001", "base", head=True), entry("r002", "r001")) == ["r001 *", "r002"]
+
+
+def test_side_branches_stand_set_in_above_the_way_to_the_head() -> None:
+    rounds = [
+        entry("r001", "base"),
+        entry("r002", "r001"),
+        entry("r003", "r002"),
+        entry("r004", "r001"),
+        entry("r005", "r004", verdict="failed"),
+        entry("r006", "r004", head=True),
+    ]
+    assert drawn(*rounds) == ["r001", "├─ r002", "│  r003", "r004", "├─ r005", "r006 *"]
+    text = lineage_table(rounds)
+    assert "* the head: " in text
+    assert "r005 failed: base/naming fell by 0.310" in text
+    rounds[5]["head"], rounds[2]["head"] = False, True
+    assert drawn(*rounds) == ["r001", "├─ r004", "│  ├─ r005", "│  r006", "r002", "r003 *"]
+
+
+def test_the_base_stands_there_where_the_head_or_a_branch_is_at_it() -> None:
+    assert drawn(entry("r001", "base")) == ["base *", "r001"]
+    assert drawn(entry("r001", "base"), entry("r002", "base", head=True)) == ["base", "├─ r001", "r002 *"]
+
+
+def test_a_thousand_rounds_in_a_line_are_drawn() -> None:
+    line = [entry(f"r{i:03d}", f"r{i - 1:03d}" if i > 1 else "base", head=i == 1200) for i in range(1, 1201)]
+    assert drawn(*line)[-1] == "r1200 *"
 
 
 def test_a_lineage_without_rounds_says_so() -> None:
