@@ -127,7 +127,8 @@ class Retries:
 
     def of(self, stage: str) -> int:
         """How often `stage` is tried again."""
-        return self.count.get(stage, 0) if isinstance(self.count, dict) else self.count
+        counts: dict[Any, int] | int = self.count
+        return counts.get(stage, 0) if isinstance(counts, dict) else counts
 
 
 @dataclass(frozen=True, config=_STRICT)
