@@ -107,7 +107,7 @@ def parse_records(text: str, file: Path) -> Iterator[Record]:
 
 
 def _holds_records(name: str) -> bool:
-    return name == "dvc.lock" or name.endswith(".dvc")
+    return name == "dvc.lock" or (name.endswith(".dvc") and name != ".dvc")
 
 
 def _committed_records(root: Path) -> Iterator[Record]:
@@ -119,8 +119,9 @@ def _committed_records(root: Path) -> Iterator[Record]:
     asked = "".join(f"{blob}\n" for blob, _ in wanted).encode()
     answer = subprocess.run(["git", "cat-file", "--batch"], cwd=root, input=asked, capture_output=True, check=True)
     at = 0
-    for _, path in wanted:  # "<hash> blob <size>\n<content>\n" each
+    for _, path in wanted:  # "<hash> <kind> <size>\n<content>\n" each
         start = answer.stdout.index(b"\n", at) + 1
-        size = int(answer.stdout[at:start].split()[2])
-        yield from parse_records(answer.stdout[start : start + size].decode(), path)
-        at = start + size + 1
+        _, kind, size = answer.stdout[at:start].split()
+        if kind == b"blob":
+            yield from parse_records(answer.stdout[start : start + int(size)].decode(), path)
+        at = start + int(size) + 1

@@ -1,0 +1,176 @@
+"""Take rounds to a DVC remote and fetch them from one: a folder, S3, whatever DVC speaks.
+
+A round travels as what a child, an evaluation and a rollback need: its pool, model and evaluation, the selection that
+made the model, and the base model that its adapter sits on. Git carries the definition (params, locks, round.json).
+Either way may be cut off and begun again: files appear whole, and what is there is not sent twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adapt_inf import lineage, versions
+from adapt_inf.errors import AdaptInfError, RoundError
+from adapt_inf.project import BASE, Project
+from adapt_inf.storage import Cache, Record, records
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+
+TRAVELS = ("pool", "model", "evaluate", "select")
+
+
+class RemoteError(AdaptInfError):
+    """The remote cannot be reached, or does not let us in."""
+
+    def __init__(self, name: str, url: str, problem: str, mend: str) -> None:
+        super().__init__(f"remote {name} ({url}): {problem}.", mend)
+
+
+def push(project: Project, rounds: Sequence[str]) -> int:
+    """Send rounds to the default remote; how many files were not there yet.
+
+    Args:
+        rounds: their names; the head if there are none.
+
+    Raises:
+        AdaptInfError: no such round, a part of it is not here, or what is wrong with the remote.
+    """
+    wanted = _records(project, rounds or [lineage.head(project)], [f"rounds/{BASE}/{name}" for name in TRAVELS[:3]])
+    cache = Cache.of(project)
+    for record in wanted:
+        if not all(cache.object(md5).exists() for md5 in cache.hashes(record.md5)):
+            name = Path(record.path).parts[1]
+            raise RoundError(
+                name, f"{record.path} is not in DVC's cache", f"Bring it back with `adapt-inf pull {name}`."
+            )
+    with _remote(project) as repo:
+        return int(repo.push(targets=[record.path for record in wanted]))
+
+
+def pull(project: Project, rounds: Sequence[str]) -> int:
+    """Fetch rounds from the default remote and put them in place; how many files came.
+
+    What is here already is hashed first, and what is broken of it removed, so that a pull also mends.
+
+    Args:
+        rounds: their names; the head if there are none.
+
+    Raises:
+        AdaptInfError: no such round, a part of it is not on the remote, or what is wrong with the remote.
+    """
+    wanted = _records(project, rounds or [lineage.head(project)], [f"rounds/{BASE}/model"])
+    project.drops.mkdir(exist_ok=True)  # git does not carry the drops
+    with _remote(project) as repo:
+        name, url = remote_of(repo)
+        cache = Cache.of(project)
+        for record in wanted:
+            _remove_broken(project, cache, record)
+        targets = [record.path for record in wanted]
+        fetched = int(repo.fetch(targets=targets))
+        for record in wanted:  # DVC only logs what a remote lacks
+            if any(not cache.object(md5).exists() for md5 in cache.hashes(record.md5)):
+                problem = f"it does not have all of {record.path}"
+                mend = f"`adapt-inf push {Path(record.path).parts[1]}` where that round was made, then pull again."
+                raise RemoteError(name, url, problem, mend)
+        repo.checkout(targets=targets, force=True)
+        return fetched
+
+
+def remote_of(repo: Repo) -> tuple[str, str]:
+    """The name and the address of the default remote.
+
+    Raises:
+        AdaptInfError: there is none.
+    """
+    name = repo.config["core"].get("remote")
+    if not name:
+        raise AdaptInfError(
+            f"{repo.root_dir} has no remote.",
+            "Name one with `dvc remote add -d store PATH`, a folder or s3://bucket/path, then commit .dvc/config.",
+        )
+    return name, str(repo.config["remote"].get(name, {}).get("url", ""))
+
+
+def _records(project: Project, rounds: Sequence[str], base: Sequence[str]) -> list[Record]:
+    """What DVC has on record of the rounds, and of base, which every round sits on."""
+    known = records(project)
+    paths = list(base)
+    for round_id in rounds:
+        if round_id != BASE and lineage.read_round(project, round_id).status != "finished":
+            raise RoundError(round_id, "it is not finished", "`adapt-inf round` goes on with it.")
+        names = TRAVELS[:3] if round_id == BASE else TRAVELS
+        paths += [path for name in names if (path := f"rounds/{round_id}/{name}") not in paths]
+    for path in paths:
+        if path not in known:
+            raise RoundError(Path(path).parts[1], f"DVC has no record of {path}", "`git pull` brings the records.")
+    return [known[path] for path in paths]
+
+
+@contextmanager
+def _remote(project: Project) -> Iterator[Repo]:
+    """The DVC repository, with its remote's faults in our words."""
+    from dvc.exceptions import DvcException
+
+    with versions.open_repository(project.root) as repo:
+        name, url = remote_of(repo)
+        if "://" not in url and not Path(url).parent.is_dir():
+            raise RemoteError(name, url, "there is no such folder", "Mount it, or `dvc remote modify` names another.")
+        try:
+            yield repo
+        except AdaptInfError:
+            raise
+        # What a remote raises depends on its library (fsspec, botocore, ...): none shares a class with another.
+        except Exception as error:
+            causes = list(_causes(error))
+            if not any(isinstance(each, DvcException | OSError) or _of_a_cloud(each) for each in causes):
+                raise
+            raise RemoteError(name, url, *_in_our_words(causes)) from error
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _of_a_cloud(error: BaseException) -> bool:
+    return type(error).__module__.partition(".")[0] in ("botocore", "aiobotocore", "aiohttp", "s3fs", "dvc_objects")
+
+
+def _in_our_words(causes: list[BaseException]) -> tuple[str, str]:
+    names = {type(each).__name__ for each in causes}
+    text = ": ".join(dict.fromkeys(str(each).strip().rstrip(".") for each in causes if str(each).strip()))
+    if "RemoteMissingDepsError" in names:
+        return "DVC lacks the package that speaks to it", "`pip install 'adapt-inf[s3]'` for s3://."
+    if (
+        names & {"NoCredentialsError", "NoAuthError", "PartialCredentialsError"}
+        or "Unable to locate credentials" in text
+    ):
+        return "there are no credentials for it", "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or `aws configure`."
+    if "PermissionError" in names or "AuthError" in names:
+        return f"it does not let us in ({text})", "Look at the credentials and at who may read and write there."
+    return text, "Nothing is lost: mend that and run the same command again."
+
+
+def _remove_broken(project: Project, cache: Cache, record: Record) -> None:
+    """Remove the objects of a record that are not what they are named by, and their names in the round's folder."""
+    for md5 in cache.hashes(record.md5):
+        path = cache.object(md5)
+        if path.is_file() and _md5(path) != md5.removesuffix(".dir"):
+            os.chmod(path, 0o644)
+            path.unlink()
+    folder = project.root / record.path
+    for name, md5 in (cache.listing(record.md5) or {}).items():
+        if (file := folder / name).is_file() and _md5(file) != md5:
+            file.unlink()
+
+
+def _md5(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
