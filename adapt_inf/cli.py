@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from adapt_inf import __version__
 from adapt_inf.commands import create, drop, move, review, run, store
@@ -13,11 +14,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; 0, or 1 after one line that names the fault and one that mends it."""
     options = _parser().parse_args(arguments)
     from adapt_inf.errors import AdaptInfError
+    from adapt_inf.files import room_for
     from adapt_inf.versions import set_environment
 
     set_environment()
     try:
-        return options.run(options) or 0
+        with room_for(getattr(options, "project", None) or Path.cwd()):
+            return options.run(options) or 0
     except AdaptInfError as error:
         print(f"adapt-inf: {error}", file=sys.stderr)
         return 1

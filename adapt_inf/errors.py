@@ -72,3 +72,12 @@ class StageInputError(AdaptInfError):
 
     def __init__(self, path: Path, problem: str) -> None:
         super().__init__(f"{path}: {problem}.", "Run the round again with `adapt-inf round`: missing stages run first.")
+
+
+class NoRoomError(AdaptInfError):
+    def __init__(self, folder: Path, free: int) -> None:
+        super().__init__(
+            f"{folder}: the disk is full ({free / 2**20:.0f} MB free).",
+            "Nothing half-written was left in place. Free some room (`adapt-inf gc` shows what it could), then run the "
+            "same command again.",
+        )

@@ -5,17 +5,51 @@ A killed writer leaves at most a hidden temporary file, which the next writer of
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from adapt_inf.errors import AdaptInfError, NoRoomError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL_TEXTS = ("no space left on device", "os error 28", "disk quota exceeded", "database or disk is full")
+
+
+@contextmanager
+def room_for(folder: Path) -> Iterator[None]:
+    """Say which disk is full where writing below `folder` fails for want of room, whichever library met it.
+
+    Raises:
+        NoRoomError: naming the folder, what is free there and the mend.
+    """
+    try:
+        yield
+    except AdaptInfError:
+        raise
+    except Exception as error:  # each library has an error of its own for it; any other goes on as it is
+        if not _is_full(error):
+            raise
+        raise NoRoomError(folder, shutil.disk_usage(folder).free) from error
+
+
+def _is_full(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return True
+        if any(text in str(error).lower() for text in _FULL_TEXTS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
@@ -52,9 +86,16 @@ def write_parquet(path: Path, frame: pd.DataFrame) -> None:
 def write_array(path: Path, array: NDArray[Any]) -> None:
     def save(part: Path) -> None:
         with open(part, "wb") as file:
-            np.save(file, array, allow_pickle=False)
+            np.lib.format.write_array(_Plain(file), array, allow_pickle=False)
 
     write_whole(path, save)
+
+
+class _Plain:
+    """A file by its `write` alone. NumPy writes past a real file object, and then hides why that failed."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.write = file.write
 
 
 def read_array(path: Path, mmap: bool = False) -> NDArray[Any]:
@@ -85,6 +126,15 @@ def publish_folder(work: Path, target: Path) -> None:
         shutil.rmtree(old)
     else:
         os.rename(work, target)
+
+
+def sync_folder(folder: Path) -> None:
+    """Let the names in a folder outlive a loss of power, as `fsync` does for what stands in a file."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def file_digest(path: Path) -> str:

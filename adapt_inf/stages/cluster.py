@@ -7,6 +7,7 @@ in a file. There is nothing to resume: a killed run starts again.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from dataclasses import asdict
 from typing import Any
@@ -120,6 +121,8 @@ def _gather(ctx: StageContext, store: SketchStore, rows: IntArray) -> NDArray[np
         folder = ctx.project.work(ctx.round)
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
+            # A disk that fills up while a mapped file is written ends the process without a word.
+            os.posix_fallocate(file.fileno(), 0, 2 * shape[0] * shape[1])
             out = np.memmap(file, np.float16, "w+", shape=shape)
     half(store, rows, out, rows_within(memory // 2, 4 * store.dim, _BLOCK))
     return out

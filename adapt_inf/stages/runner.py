@@ -13,12 +13,12 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from adapt_inf.config import load_params
 from adapt_inf.errors import AdaptInfError, RoundError
-from adapt_inf.files import read_json, write_json
+from adapt_inf.files import read_json, room_for, write_json
 from adapt_inf.project import SCRATCH, Project
 from adapt_inf.stages.context import StageContext
 
@@ -49,10 +49,11 @@ def run_stage(project: Project, round_id: str, stage: str) -> dict[str, Any]:
     started = time.monotonic()
     try:
         params = load_params(project.params_of(round_id))
-        with _one_at_a_time(project, round_id):
+        with room_for(project.round(round_id)), _one_at_a_time(project, round_id):
             report = module.run(StageContext(project, round_id, params))
     except AdaptInfError as error:
-        write_json(fault, {"kind": type(error).__name__, "message": str(error)})
+        with suppress(OSError):  # on a full disk the message on the terminal must do
+            write_json(fault, {"kind": type(error).__name__, "message": str(error)})
         raise
     outcome = {
         "stage": stage,
