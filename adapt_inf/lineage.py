@@ -7,6 +7,7 @@ was computed from it.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from dataclasses import asdict, dataclass, field, replace
@@ -26,6 +27,7 @@ from adapt_inf.stages.runner import OUTPUTS, WORKINGS
 _ROUND = re.compile(r"r(\d{3,})")
 
 
+_THAWED = "Put that line back: what a round began with stays."
 _FAULTS = {"failed": "failed its gate", "waiting": "waits for approval", "declined": "was declined"}
 
 
@@ -33,14 +35,16 @@ _FAULTS = {"failed": "failed its gate", "waiting": "waits for approval", "declin
 class Round:
     """One round, as round.json holds it and `adapt-inf lineage --json` prints it.
 
-    `status` is running, finished or failed. Counts and figures are None until the stage that yields them has run. A
-    finished round has a `gate`: verdict (passed, failed, waiting, promoted or declined), reasons and figures.
+    `content` is the digest of what the drop holds. `status` is running, finished or failed. Counts and figures are None
+    until the stage that yields them has run. A finished round has a `gate`: verdict (passed, failed, waiting, promoted
+    or declined), reasons and figures.
     """
 
     round: str
     parent: str
     drop: str
     strategy: str
+    content: str | None = None
     status: str = "running"
     pool_hash: str | None = None
     pool_size: int | None = None
@@ -159,6 +163,7 @@ def has_work(project: Project) -> bool:
 def next_round(project: Project) -> str | None:
     """The round to work on: an unfinished one, else a new one for the oldest drop unless a round awaits approval."""
     for round_id in unfinished(project):
+        check_frozen(project, round_id)
         return round_id
     waiting = [] if awaiting(project) else pending_drops(project)
     return begin_round(project, waiting[0]) if waiting else None
@@ -206,6 +211,23 @@ def check_parent(project: Project, round_id: str, parent: str) -> None:
     raise AdaptInfError(f"round {round_id} names parent {parent}, which {fault}.", mend)
 
 
+def check_frozen(project: Project, round_id: str) -> None:
+    """Refuse to go on with a round whose frozen params.yaml was changed to name another round, parent or drop.
+
+    Raises:
+        AdaptInfError: naming what it says now, and what it said when the round began.
+    """
+    record, file = read_round(project, round_id), project.params_of(round_id)
+    params = load_params(file)
+    if params.round != round_id and project.round(params.round).is_dir():
+        raise RoundError(round_id, f"{file} calls it {params.round}, and there is a round of that name", _THAWED)
+    check_parent(project, round_id, params.parent)
+    for key in ("round", "parent", "drop"):
+        now, then = getattr(params, key), getattr(record, key)
+        if now != then:
+            raise RoundError(round_id, f"{file} says `{key}: {now}`, but it began with {then}", _THAWED)
+
+
 def check_selection(select: Select, source: Path) -> None:
     """Refuse a strategy or score that does not exist before a round spends its time on the stages ahead of it.
 
@@ -224,7 +246,8 @@ def check_selection(select: Select, source: Path) -> None:
 def freeze_params(text: str, filled: dict[str, str]) -> str:
     """The text of params.yaml with the keys of `filled` set and the scratch round off; other lines stay as they are."""
     kept = [line for line in text.splitlines() if not re.match(rf"({'|'.join(filled)}|scratch):", line)]
-    return "\n".join([*(f"{key}: {value}" for key, value in filled.items()), *kept]) + "\n"
+    # In quotes: a drop may be called 2024 or null.
+    return "\n".join([*(f"{key}: {json.dumps(value)}" for key, value in filled.items()), *kept]) + "\n"
 
 
 def freeze_pipeline(text: str) -> str:
@@ -262,6 +285,7 @@ def round_facts(project: Project, round_id: str) -> dict[str, Any]:
     ingest = read_json(project.output(round_id, "ingest") / "report.json")
     figures = read_json(project.output(round_id, "evaluate") / "metrics.json")
     return {
+        "content": ingest.get("content"),
         "pool_hash": output_hash(project, round_id, "pool"),
         "pool_size": pool["live"],
         "candidates": selection["candidates"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +11,8 @@ import yaml
 from adapt_inf import lineage
 from adapt_inf.config import load_params, set_values
 from adapt_inf.creation import definition
-from adapt_inf.drop_queue import READY, add_drop, pending_drops, refused_drops
-from adapt_inf.errors import AdaptInfError, ConfigError, DropError, NotAProjectError, RoundError
+from adapt_inf.drop_queue import add_drop, pending_drops, refused_drops
+from adapt_inf.errors import AdaptInfError, ConfigError, NotAProjectError, RoundError
 from adapt_inf.project import Project
 
 
@@ -29,7 +28,7 @@ def project(tmp_path: Path) -> Project:
 def add(project: Project, name: str) -> None:
     source = project.root / "incoming" / name
     source.mkdir(parents=True)
-    (source / "dataset.yaml").write_text(f"name: {name}\n", encoding="utf-8")
+    (source / "dataset.yaml").write_text(f"name: {name}\nlicense: of {name}\n", encoding="utf-8")
     add_drop(project, source, name)
 
 
@@ -45,21 +44,6 @@ def test_a_project_is_found_from_below_and_missed_elsewhere(
     assert Project.find(project.drops) == project
     with pytest.raises(NotAProjectError, match="adapt-inf init"):
         Project.find(tmp_path_factory.mktemp("elsewhere"))
-
-
-def test_drops_wait_oldest_first_and_only_when_ready(project: Project) -> None:
-    for name in ("b", "a", "c"):
-        add(project, name)
-    for age, name in enumerate(("a", "c", "b")):
-        os.utime(project.drop(name) / READY, ns=(age, age))
-    (project.drop("unready")).mkdir()
-    assert pending_drops(project) == ["a", "c", "b"]
-
-
-def test_a_name_is_taken_once(project: Project) -> None:
-    add(project, "a")
-    with pytest.raises(DropError, match="another `name`"):
-        add_drop(project, project.root / "incoming" / "a", "a")
 
 
 def test_a_round_freezes_its_definition(project: Project) -> None:

@@ -11,15 +11,23 @@ from adapt_inf.commands import Commands, in_project
 def add(commands: Commands) -> None:
     drop = in_project(commands, "drop", "bring a dataset in and queue it", _drop)
     drop.add_argument("path", type=Path, metavar="PATH", help="a folder with dataset.yaml")
+    drop.add_argument("--name", metavar="NAME", help="what to call it (default: `name` in its dataset.yaml)")
+    drop.add_argument("--again", action="store_true", help="also where a round or a waiting drop has the same content")
 
 
 def _drop(options: argparse.Namespace) -> None:
     from adapt_inf.data.drops import read_drop
     from adapt_inf.drop_queue import add_drop, pending_drops
+    from adapt_inf.events import announce
     from adapt_inf.project import Project
 
     project = Project.find(options.project)
     source = options.path.resolve()
-    name = read_drop(source).name
-    add_drop(project, source, name)
-    print(f"{name} is in drops/ and waits as number {len(pending_drops(project))}. `adapt-inf round` takes it in.")
+    in_place = source.parent == project.drops
+    name = read_drop(source, source.name if in_place and options.name is None else options.name).name
+    add_drop(project, source, name, again=options.again)
+    announced = announce(project, name)
+    waiting = pending_drops(project)
+    place = f"waits as number {waiting.index(name) + 1}" if name in waiting else "a round has begun with it"
+    next_step = "The server has been told." if announced else "`adapt-inf round` takes it in."
+    print(f"{name} is in drops/ and {place}. {next_step}")

@@ -6,8 +6,13 @@ adapt_inf.data.records and adapt_inf.data.formats.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
+import reprlib
+import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +23,20 @@ from adapt_inf.data import formats, records
 from adapt_inf.data.paths import confined
 from adapt_inf.data.samples import METRICS, BadSample
 from adapt_inf.errors import DropError
+from adapt_inf.files import file_digest
 
 DESCRIPTION = "dataset.yaml"
+READY = "READY"  # a drop in drops/ counts once this file stands in it
+REFUSED = "REFUSED"  # why a drop was refused, in its folder
 SPLITS = ("train", "eval")
 _KEYS = ("name", "license", "description", "skill", "metric", "train", "eval", "format")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # becomes part of file names and tags
+_NAME_MEND = "Up to 64 letters, digits, `.`, `-` and `_`, a letter or digit first."
 _DOCS = "docs/drops.md says what a drop is."
+_DESCRIPTION_BYTES = 1 << 16
+_LEFT_OUT = (".git",)  # beside a dataset, not of it; DVC does not look at it either
+_OF_DVC = (".dvc", ".dvcignore")  # would make DVC pass over files of the drop, and not see that they changed
+_SPECIAL = {stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket", stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +45,7 @@ class Drop:
 
     Attributes:
         root: the drop's folder, resolved.
-        name: unique in a lineage.
+        name: unique in a lineage: that of its folder in drops/, else what dataset.yaml says.
         skill, metric: for samples that name none.
         train, eval: the files of each split, at least one for train; all exist and lie inside `root`.
         format: `auto`, `llava`, `messages` or `parquet`.
@@ -49,8 +62,12 @@ class Drop:
     format: str
 
 
-def read_drop(path: Path) -> Drop:
-    """Read and check a drop's dataset.yaml, and that the first records of its splits have a known form.
+def read_drop(path: Path, name: str | None = None) -> Drop:
+    """Read and check a drop's dataset.yaml, what lies in its folder, and that its splits begin in a known form.
+
+    Args:
+        path: the drop's folder.
+        name: what the drop is called instead of what dataset.yaml says.
 
     Raises:
         DropError: naming the drop and the first thing wrong with it.
@@ -60,20 +77,27 @@ def read_drop(path: Path) -> Drop:
         archive = path.is_file()
         raise DropError(folder, "is no folder", "Unpack archives yourself: none is opened here." if archive else _DOCS)
     root = Path(os.path.realpath(path))
+    for _ in drop_files(root, folder):
+        pass
     values = _load(root, folder)
     unknown = [str(key) for key in values if key not in _KEYS]
     if unknown:
-        raise DropError(folder, f"{DESCRIPTION} has the unknown key `{unknown[0]}`", f"Keys are {', '.join(_KEYS)}.")
-    name = _text(values, "name", folder)
-    if not _NAME.fullmatch(name):
-        mend = "Up to 64 letters, digits, `.`, `-` and `_`, a letter or digit first."
-        raise DropError(folder, f"{DESCRIPTION}: `name` is {name!r}, which is no name", mend)
+        raise DropError(
+            folder, f"{DESCRIPTION} has the unknown key `{unknown[0][:80]}`", f"Keys are {', '.join(_KEYS)}."
+        )
+    own = _text(values, "name", folder)
+    if not is_name(own):
+        raise DropError(folder, f"{DESCRIPTION}: `name` is {reprlib.repr(own)}, which is no name", _NAME_MEND)
+    name = check_name(name or own)
     metric = _text(values, "metric", folder, METRICS[0])
     if metric not in METRICS:
-        raise DropError(folder, f"{DESCRIPTION}: `metric` is {metric!r}", f"Metrics are {', '.join(METRICS)}.")
+        problem = f"{DESCRIPTION}: `metric` is {reprlib.repr(metric)}"
+        raise DropError(folder, problem, f"Metrics are {', '.join(METRICS)}.")
     form = _text(values, "format", folder, formats.AUTO)
     if form not in formats.FORMATS:
-        raise DropError(folder, f"unknown format {form!r}", f"Formats are {', '.join(formats.FORMATS)}. {_DOCS}")
+        raise DropError(
+            folder, f"unknown format {reprlib.repr(form)}", f"Formats are {', '.join(formats.FORMATS)}. {_DOCS}"
+        )
     if values.get("train") is None:
         raise DropError(folder, f"{DESCRIPTION} names no `train` file", _DOCS)
     drop = Drop(
@@ -93,10 +117,101 @@ def read_drop(path: Path) -> Drop:
     return drop
 
 
+def is_name(text: str) -> bool:
+    """Whether a drop may be called that."""
+    return _NAME.fullmatch(text) is not None
+
+
+def check_name(text: str) -> str:
+    """`text`, which a drop may be called.
+
+    Raises:
+        DropError: it may not.
+    """
+    if not is_name(text):
+        raise DropError(reprlib.repr(text), "that is no name for a drop", _NAME_MEND)
+    return text
+
+
+def drop_files(root: Path, name: str) -> Iterator[Path]:
+    """Every file of the drop in `root`, and every link inside it, folder by folder in the order of names.
+
+    Args:
+        root: the drop's folder, resolved.
+        name: what to call the drop in an error.
+
+    Raises:
+        DropError: something that no drop may hold: a link that leads outside or nowhere, a device, pipe or socket, a
+            file or folder that cannot be read, or files by which DVC would pass over others.
+    """
+    folders = [root]
+    while folders:
+        folder = folders.pop()
+        try:
+            with os.scandir(folder) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except OSError as error:
+            raise DropError(name, f"{_shown(folder, root)} cannot be read ({error.strerror})") from None
+        for entry in entries:
+            path = Path(entry.path)
+            if entry.name in _LEFT_OUT or (folder == root and entry.name in (READY, REFUSED)):
+                continue
+            if entry.name in _OF_DVC:
+                raise DropError(name, f"{_shown(path, root)} is DVC's, and would hide files from it", "Take it out.")
+            if entry.is_symlink():
+                _check_link(path, root, name)
+                yield path
+            elif entry.is_dir():
+                folders.append(path)
+            elif not entry.is_file():
+                kind = _SPECIAL.get(stat.S_IFMT(entry.stat().st_mode), "special file")
+                raise DropError(name, f"{_shown(path, root)} is a {kind}", "A drop holds files and folders.")
+            elif not os.access(path, os.R_OK):
+                raise DropError(name, f"{_shown(path, root)} cannot be read", "Let this user read every file of it.")
+            else:
+                yield path
+
+
+def drop_digest(root: Path, name: str) -> str:
+    """SHA-256 over all that a drop holds, apart from what it is called.
+
+    Raises:
+        DropError: as `drop_files`.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(drop_files(root, name)):
+        path = file.relative_to(root).as_posix()
+        if path == DESCRIPTION:
+            values = {key: value for key, value in _load(root, name).items() if key != "name"}
+            content = json.dumps(values, sort_keys=True, default=str)
+        elif file.is_dir():
+            content = os.path.relpath(os.path.realpath(file), root)
+        else:
+            content = file_digest(file)
+        digest.update(f"{path}\0{content}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _check_link(path: Path, root: Path, name: str) -> None:
+    target = Path(os.path.realpath(path))
+    if not target.is_relative_to(root):
+        problem = f"{_shown(path, root)} is a link that leads out of the drop"
+        raise DropError(name, problem, "Put the files themselves there: nothing outside is read.")
+    if not (target.is_file() or target.is_dir()):
+        raise DropError(name, f"{_shown(path, root)} is a link that leads nowhere", "Mend it, or take it out.")
+
+
+def _shown(path: Path, root: Path) -> str:
+    text = path.relative_to(root).as_posix()
+    return text if text.isprintable() and len(text) <= 120 else reprlib.repr(text)
+
+
 def _load(root: Path, folder: str) -> dict[str, Any]:
     file = root / DESCRIPTION
     if not file.is_file():
         raise DropError(folder, f"it has no {DESCRIPTION}", _DOCS)
+    if file.stat().st_size > _DESCRIPTION_BYTES:
+        raise DropError(folder, f"{DESCRIPTION} has more than {_DESCRIPTION_BYTES >> 10} KB", _DOCS)
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
@@ -113,14 +228,15 @@ def _text(values: dict[str, Any], key: str, folder: str, default: str | None = N
     if value is None:
         raise DropError(folder, f"{DESCRIPTION} has no `{key}`", _DOCS)
     if not isinstance(value, str) or (key in ("name", "skill") and not value.strip()):
-        raise DropError(folder, f"{DESCRIPTION}: `{key}` is {value!r}, no text", "Put it in quotes.")
+        raise DropError(folder, f"{DESCRIPTION}: `{key}` is {reprlib.repr(value)}, no text", "Put it in quotes.")
     return value.strip()
 
 
 def _split(value: Any, split: str, root: Path, folder: str) -> tuple[Path, ...]:
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise DropError(folder, f"{DESCRIPTION}: `{split}` is {value!r}, no file or list of files", _DOCS)
+        problem = f"{DESCRIPTION}: `{split}` is {reprlib.repr(value)}, no file or list of files"
+        raise DropError(folder, problem, _DOCS)
     files = []
     for name in names:
         try:

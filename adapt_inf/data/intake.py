@@ -107,7 +107,9 @@ class _Checked:
     content: str
 
 
-def take_in(drop: Drop, known: Known, out: Path, params: Ingest, round_id: str) -> dict[str, Any]:
+def take_in(
+    drop: Drop, known: Known, out: Path, params: Ingest, round_id: str, content: str | None = None
+) -> dict[str, Any]:
     """Fill `out` with the accepted samples of `drop` and return report.json's content.
 
     Args:
@@ -116,19 +118,20 @@ def take_in(drop: Drop, known: Known, out: Path, params: Ingest, round_id: str) 
         out: a folder, empty or left by a killed run with the same inputs. Gets manifest.parquet, shards/,
             suite.parquet, suite_hashes.json, rejects.parquet and report.json.
         round_id: the round that brings the samples, for the manifest.
+        content: the drop's digest, for the report.
 
     Raises:
         DropError: the drop's name is taken, a file of it cannot be read, too many samples are bad, or no training
             sample is good; with the first ten reasons. `out` is then gone.
     """
     try:
-        return _take_in(drop, known, out, params, round_id)
+        return _take_in(drop, known, out, params, round_id, content)
     except DropError:
         shutil.rmtree(out, ignore_errors=True)
         raise
 
 
-def _take_in(drop: Drop, known: Known, out: Path, params: Ingest, round_id: str) -> dict[str, Any]:
+def _take_in(drop: Drop, known: Known, out: Path, params: Ingest, round_id: str, content: str | None) -> dict[str, Any]:
     if drop.name in known.drops:
         raise DropError(drop.name, "a drop of this name is in the pool already", "Give it another `name`.")
     taken: dict[str, int] = {}
@@ -154,6 +157,7 @@ def _take_in(drop: Drop, known: Known, out: Path, params: Ingest, round_id: str)
     kinds = Counter(reject["kind"] for reject in rejects)
     report = {
         "drop": drop.name,
+        "content": content,
         "license": drop.license,
         "description": drop.description,
         "read": suite.read + train.read,
@@ -163,6 +167,7 @@ def _take_in(drop: Drop, known: Known, out: Path, params: Ingest, round_id: str)
         "rejected_by_kind": dict(sorted(kinds.items())),
         "leaks": kinds["leak"],
         "duplicates": {"train": train.duplicates, "eval": suite.duplicates},
+        "untested_skills": sorted({row["skill"] for row in train.rows} - {row["skill"] for row in suite.rows}),
         "reasons": _reasons(rejects),
     }
     write_json(out / REPORT, report)

@@ -53,6 +53,7 @@ def test_the_report_counts(project: Project) -> None:
         "rejected": 0,
         "leaks": 0,
         "duplicates": {"train": 0, "eval": 0},
+        "untested_skills": 0,
     }
 
 
