@@ -180,10 +180,10 @@ def against_released(n: int, k: int, repeat: int = 3) -> dict[str, Any]:
     def theirs() -> int:
         return len(select_as_released(scores, cluster, budget, seed=0))
 
-    alone = scores["perplexity"]
+    alone, one_cluster = scores["perplexity"], (np.array([n]), np.array([budget]))
     whole = _ratio(ours, theirs, repeat)
     sampling = _ratio(
-        lambda: len(coverage_sample(alone, budget, np.random.default_rng(0)).positions),
+        lambda: len(coverage_sample(alone, *one_cluster, np.random.default_rng(0)).positions),
         lambda: len(released_coverage(alone, budget, random.Random(0))),
         repeat,
     )

@@ -33,7 +33,7 @@ from adapt_inf.models.vlm import VLM
 from adapt_inf.selection.budgets import cluster_budgets
 from adapt_inf.selection.clusters import assign, fit_centroids
 from adapt_inf.selection.coverage import coverage_sample
-from adapt_inf.selection.experts import choose_experts, histogram_entropies
+from adapt_inf.selection.experts import Experts, choose_experts
 from adapt_inf.sketching.gradients import Sketcher
 from adapt_inf.sketching.grounding import WithoutImage
 from adapt_inf.sketching.signals import AnswerPass
@@ -67,7 +67,7 @@ def histograms(n: int = 10_000) -> list[Row]:
     values = np.random.default_rng(0).normal(size=n)
 
     def ours(scores: NDArray[np.float64]) -> float:
-        return round(float(histogram_entropies(scores, np.zeros(n, np.int64), np.array([50]))[0]), 2)
+        return round(float(experts_of(scores[:, None], np.zeros(n, np.int64), 1).entropies[0, 0]), 2)
 
     found = [
         row(
@@ -83,8 +83,14 @@ def histograms(n: int = 10_000) -> list[Row]:
         pair = np.stack([np.ones(n), values], axis=1)
         names = ("constant", "normal")
         chosen = int(np.argmax([entropy_bits(column) for column in pair.T]))
-    winner = int(choose_experts(pair, np.zeros(n, np.int64), 1).winner[0])
+    winner = int(experts_of(pair, np.zeros(n, np.int64), 1).winner[0])
     return [*found, row("expert chosen", "constant or normal score", names[chosen], names[winner])]
+
+
+def experts_of(scores: NDArray[np.float64], cluster: NDArray[np.int64], k: int) -> Experts:
+    """Ours, of (n, s) scores."""
+    order, sizes = np.argsort(cluster, kind="stable"), np.bincount(cluster, minlength=k)
+    return choose_experts([np.ascontiguousarray(column) for column in scores.T], order, sizes)
 
 
 def coverage(n: int = 2000, budget: int = 1000) -> list[Row]:
@@ -103,7 +109,7 @@ def coverage(n: int = 2000, budget: int = 1000) -> list[Row]:
             "samples drawn",
             case,
             len(coverage_indices(values, wanted, seed=0)),
-            len(coverage_sample(values, wanted, np.random.default_rng(0)).positions),
+            len(coverage_sample(values, np.array([n]), np.array([wanted]), np.random.default_rng(0)).positions),
         )
         for case, values, wanted in [*cases, (f"normal, all of {n:,}", shapes["normal"], n)]
     ]
@@ -208,7 +214,7 @@ def experts_that_change(sketches: NDArray[np.float32], scores: NDArray[np.float6
     def changed(one: NDArray[np.int64], other: NDArray[np.int64]) -> str:
         return f"{int((one != other).sum())} of {k}"
 
-    ours = choose_experts(scores, label, k).winner, choose_experts(scaled, label, k).winner
+    ours = experts_of(scores, label, k).winner, experts_of(scaled, label, k).winner
     return [
         row(
             "expert chosen",

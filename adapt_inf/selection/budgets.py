@@ -62,15 +62,15 @@ def water_fill(
     if total < 0 or (caps < 0).any():
         raise ValueError("capacities and the total must not be negative")
     total = min(int(total), int(caps.sum()))
-    places = np.empty(k, dtype=np.int64)
-    places[np.arange(k) if order is None else np.asarray(order, dtype=np.int64)] = np.arange(k)
+    first_to_last = np.arange(k) if order is None else np.asarray(order, dtype=np.int64)
     if weights is None:
-        shares, fractions = _equal_floor(caps, total), np.zeros(k)
-    else:
-        factor = np.asarray(weights, dtype=np.float64)
-        if not (np.isfinite(factor).all() and (factor > 0).all()):
-            raise ValueError("weights must be positive and finite")
-        shares, fractions = _weighted_floor(caps, total, factor)
+        return fill_rows(caps[None], np.array([total]), first_to_last[None])[0]
+    factor = np.asarray(weights, dtype=np.float64)
+    if not (np.isfinite(factor).all() and (factor > 0).all()):
+        raise ValueError("weights must be positive and finite")
+    shares, fractions = _weighted_floor(caps, total, factor)
+    places = np.empty(k, dtype=np.int64)
+    places[first_to_last] = np.arange(k)
     left = total - int(shares.sum())
     while left > 0:  # once, but for floating-point rounding of a weighted level
         room = np.flatnonzero(shares < caps)
@@ -80,21 +80,32 @@ def water_fill(
     return shares
 
 
-def _equal_floor(caps: IntArray, total: int) -> IntArray:
-    """Equal shares rounded down, in whole-number arithmetic."""
-    k = len(caps)
+def fill_rows(capacities: IntArray, totals: IntArray, orders: IntArray) -> IntArray:
+    """Equal shares, each row on its own, in whole-number arithmetic: `water_fill` without weights, m times at once.
+
+    Args:
+        capacities: (m, k) whole numbers >= 0.
+        totals: (m,) what to split in each row, none above the sum of its capacities.
+        orders: (m, k) permutations of 0..k-1.
+
+    Returns:
+        (m, k) whole numbers; row i sums to totals[i].
+    """
+    k = capacities.shape[1]
     if k == 0:
-        return caps.copy()
-    ascending = np.sort(caps)
+        return capacities.copy()
+    ascending = np.sort(capacities, axis=1)
     # below[i]: what is spent when the i smallest are full; the rest share what is left.
-    below = np.concatenate(([0], np.cumsum(ascending)[:-1]))
-    remaining = k - np.arange(k)
-    fits = below + ascending * remaining <= total  # the i-th smallest can be filled with everyone at its level
-    full = k if fits.all() else int(np.argmin(fits))
-    if full == k:
-        return caps.copy()
-    level = (total - int(below[full])) // (k - full)
-    return np.minimum(caps, level)
+    below = np.cumsum(ascending, axis=1) - ascending
+    fits = below + ascending * (k - np.arange(k)) <= totals[:, None]  # the i-th can be filled with all at its level
+    full = np.minimum(fits.sum(axis=1), k - 1)  # where the last one fits, its level is just that which fills it
+    spent = np.take_along_axis(below, full[:, None], axis=1)[:, 0]
+    shares = np.minimum(capacities, ((totals - spent) // (k - full))[:, None])
+    # What cannot be divided goes to the first that have room.
+    room = np.take_along_axis(capacities > shares, orders, axis=1)
+    gets = room & (np.cumsum(room, axis=1) <= (totals - shares.sum(axis=1))[:, None])
+    np.put_along_axis(shares, orders, np.take_along_axis(shares, orders, axis=1) + gets, axis=1)
+    return shares
 
 
 def _weighted_floor(caps: IntArray, total: int, weights: FloatArray) -> tuple[IntArray, FloatArray]:

@@ -2,7 +2,8 @@
 
 Zheng et al. 2023 (arXiv 2210.15809), with what the released code of Adapt-infinity misses: the budget is met exactly,
 the tails are used last instead of lost, and ties need no luck. Without a sort of the scores (two order statistics and
-one radix sort of stratum numbers): about 10 ms for 100,000 samples.
+one radix sort of stratum numbers), and with the shares of all clusters' strata worked out together: about 6 ms for
+100,000 samples.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from adapt_inf.selection.arrays import FloatArray, IntArray
-from adapt_inf.selection.budgets import water_fill
+from adapt_inf.selection.arrays import BoolArray, FloatArray, IntArray
+from adapt_inf.selection.budgets import fill_rows
 
 LOW_TAIL = -1
 HIGH_TAIL = -2
@@ -54,20 +55,19 @@ def stratify(values: FloatArray, strata: int = 50, tail: float = 0.05) -> NDArra
     if n == 0:
         return np.full(len(values), strata, dtype=np.int32)
     out = int(tail * n + 1e-9)  # 1e-9: 0.07 * 100 is 7
-    inner = np.partition(known, (out, n - 1 - out))
-    low, high = inner[out], inner[n - 1 - out]
+    low, high = _smallest(known, out), -_smallest(-known, out)
     # Halves keep the width finite for any two finite scores.
     width = high / 2 - low / 2
     inside = np.zeros(n, dtype=np.int32)
     if width > 0:
-        place = np.minimum(np.maximum(known, low), high)
+        place = np.clip(known, low, high)
         place /= 2
         place -= low / 2
         place /= width
         place *= strata
-        inside = np.minimum(place.astype(np.int32), strata - 1)
-    inside[known < low] = LOW_TAIL
-    inside[known > high] = HIGH_TAIL
+        inside[:] = np.minimum(place, strata - 1, out=place)
+    np.putmask(inside, known < low, LOW_TAIL)
+    np.putmask(inside, known > high, HIGH_TAIL)
     if whole:
         return inside
     codes = np.full(len(values), strata, dtype=np.int32)
@@ -75,47 +75,72 @@ def stratify(values: FloatArray, strata: int = 50, tail: float = 0.05) -> NDArra
     return codes
 
 
+def _smallest(values: FloatArray, rank: int) -> float:
+    """The value with `rank` smaller ones (or equal and before it), where that is a small share of them.
+
+    Only those up to a bound are looked at. A few of the values give one that is high enough, but for bad luck.
+    """
+    few = np.sort(values[:: max(1, len(values) // 256)])
+    share = rank / len(values)
+    bound = few[min(len(few) - 1, int(len(few) * share + 4 * (len(few) * share) ** 0.5) + 1)]
+    outer = values[values <= bound]
+    return float(np.partition(outer if len(outer) > rank else values, rank)[rank])
+
+
 def coverage_sample(
-    values: FloatArray, budget: int, rng: np.random.Generator, strata: int = 50, tail: float = 0.05
+    values: FloatArray,
+    sizes: IntArray,
+    budgets: IntArray,
+    rng: np.random.Generator,
+    strata: int = 50,
+    tail: float = 0.05,
+    scored: BoolArray | None = None,
 ) -> Draw:
-    """Draw exactly min(budget, n) samples: equal shares from the strata, uniformly and without replacement inside each.
+    """From each cluster exactly min(budget, size): equal shares from its strata, uniform inside, none twice.
 
     A stratum with too few hands its share on to the others (water-filling); units that cannot be divided go to strata
     drawn at random, so that a small budget does not gather at one end. The tails come last, in equal parts.
 
     Args:
-        values: (n,) the selector's score; nan where a sample has none.
-        budget: how many.
+        values: (n,) the score that selects, the samples of cluster 0 first, then those of 1, ...; nan where a sample
+            has none.
+        sizes: (k,) samples per cluster.
+        budgets: (k,) how many of each.
         rng: the draws use this generator and nothing else.
         strata, tail: see `stratify`.
+        scored: (k,) whether a cluster has a score; from one without it is drawn uniformly. All have when left out.
     """
-    n = len(values)
-    budget = min(budget, n)
-    codes = stratify(values, strata, tail)
-    groups = codes + 2  # high tail 0, low tail 1, strata from 2, without a score last
-    sizes = np.bincount(groups, minlength=strata + 3)
-    shares = np.zeros(strata + 3, dtype=np.int64)
-    shares[2:] = water_fill(sizes[2:], budget, order=rng.permutation(strata + 1))
-    left = budget - int(shares.sum())
-    if left:
-        shares[:2] = water_fill(sizes[:2], left, order=rng.permutation(2))
-    positions = _draw(groups, sizes, shares, rng)
-    return Draw(positions, codes[positions])
+    k, kinds = len(sizes), strata + 4  # unstratified, high tail, low tail, strata, without a score
+    spans = [slice(end - size, end) for end, size in zip(np.cumsum(sizes).tolist(), sizes.tolist(), strict=True)]
+    groups = np.zeros(len(values), dtype=np.int32)
+    there = np.empty((k, kinds), dtype=np.int64)
+    for cluster, span in enumerate(spans):
+        if scored is None or scored[cluster]:
+            np.subtract(stratify(values[span], strata, tail), UNSTRATIFIED, out=groups[span])
+        there[cluster] = np.bincount(groups[span], minlength=kinds)
+    asked, shares = np.minimum(budgets, sizes), np.zeros_like(there)
+    for some in (slice(3, None), slice(1, 3), slice(0, 1)):  # who gives first
+        room = there[:, some]
+        left = np.minimum(asked - shares.sum(axis=1), room.sum(axis=1))
+        orders = rng.permuted(np.tile(np.arange(room.shape[1]), (k, 1)), axis=1)
+        shares[:, some] = fill_rows(room, left, orders)
+    chosen = np.zeros(len(values), dtype=bool)
+    for cluster, span in enumerate(spans):
+        chosen[span][_draw(groups[span], there[cluster], shares[cluster], rng)] = True
+    positions = np.flatnonzero(chosen)
+    return Draw(positions, groups[positions] + UNSTRATIFIED)
 
 
 def _draw(groups: NDArray[np.int32], sizes: IntArray, shares: IntArray, rng: np.random.Generator) -> IntArray:
-    """The first `shares[g]` members of every group g in a random order of everything; ascending positions."""
+    """The first `shares[g]` members of every group g in a random order of everything."""
     shuffled = rng.permutation(len(groups))
     # A stable sort of 16 bits is a radix sort.
-    keys = groups.astype(np.int16)[shuffled] if len(sizes) < 2**15 else groups[shuffled]
-    by_group = np.argsort(keys, kind="stable")
+    by_group = np.argsort((groups.astype(np.uint16) if len(sizes) <= 2**16 else groups)[shuffled], kind="stable")
     starts = np.cumsum(sizes) - sizes
     # Places first_g .. first_g + shares_g of every group, written out.
     ends = np.cumsum(shares)
     taken = np.arange(int(ends[-1])) + np.repeat(starts - (ends - shares), shares)
-    chosen = np.zeros(len(groups), dtype=bool)
-    chosen[shuffled[by_group[taken]]] = True
-    return np.flatnonzero(chosen)
+    return shuffled[by_group[taken]]
 
 
 def uniform_sample(n: int, budget: int, rng: np.random.Generator) -> Draw:

@@ -9,14 +9,14 @@
 | sequential | uniform over the new drop only: no replay |
 | full | all candidates, whatever the budget |
 
-Every draw has its own generator, seeded by the round's seed and the cluster, so one cluster never disturbs
-another.
+The draws of a round share a generator, seeded by the round's seed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,14 +24,14 @@ from numpy.typing import NDArray
 from adapt_inf.config import Select
 from adapt_inf.selection.arrays import BoolArray, FloatArray, IntArray
 from adapt_inf.selection.budgets import cluster_budgets, resolve_budget
-from adapt_inf.selection.coverage import UNSTRATIFIED, Draw, coverage_sample, uniform_sample
+from adapt_inf.selection.coverage import UNSTRATIFIED, coverage_sample, uniform_sample
 from adapt_inf.selection.experts import Experts, choose_experts
 
 WITHOUT_EXPERTS = ("sequential", "random", "cluster_random", "full")
 ADAPT_INF = "adapt_inf"
 NO_EXPERT = "uniform"  # the selector of a cluster in which no score may be chosen
 
-_IN_CLUSTER, _OVER_ALL = 0, 1  # what a generator is for
+_IN_CLUSTERS, _OVER_ALL = 0, 1  # what a generator is for
 
 
 @dataclass(frozen=True)
@@ -56,16 +56,15 @@ class Candidates:
     def __len__(self) -> int:
         return len(self.cluster)
 
-    @property
+    @cached_property
     def sizes(self) -> IntArray:
         return np.bincount(self.cluster, minlength=self.clusters)
 
-    def groups(self) -> list[IntArray]:
-        """The positions of each cluster's samples, ascending."""
+    def by_cluster(self) -> IntArray:
+        """(n,) positions: those of cluster 0 ascending, then those of 1, ..."""
         # A stable sort of 16 bits is a radix sort.
         keys = self.cluster.astype(np.uint16) if self.clusters <= 2**16 else self.cluster
-        by_cluster = np.argsort(keys, kind="stable")
-        return np.split(by_cluster, np.cumsum(self.sizes)[:-1]) if self.clusters else []
+        return np.argsort(keys, kind="stable")
 
 
 @dataclass(frozen=True)
@@ -109,8 +108,8 @@ def select(candidates: Candidates, params: Select, seed: int) -> Selection:
         raise ValueError(f"there is no strategy {strategy}; there are {', '.join(names)}")
     n, k = len(candidates), candidates.clusters
     budget = resolve_budget(params.budget, n)
-    groups = candidates.groups()
-    experts = choose_experts([candidates.scores[name] for name in params.scores], groups, params.bins)
+    order, sizes = candidates.by_cluster(), candidates.sizes
+    experts = choose_experts([candidates.scores[name] for name in params.scores], order, sizes, params.bins)
 
     if strategy in ("full", "random", "sequential"):
         pool = np.flatnonzero(candidates.is_new) if strategy == "sequential" else np.arange(n)
@@ -121,38 +120,31 @@ def select(candidates: Candidates, params: Select, seed: int) -> Selection:
         return Selection(positions, *nothing, len(positions), budgets, [strategy] * k, experts)
 
     budgets = _budgets(candidates, budget, params)
-    if strategy == "cluster_random":
-        chosen: list[str | None] = [None] * k
-        selectors = [strategy] * k
-    elif strategy == ADAPT_INF:
+    if strategy == ADAPT_INF:
         chosen = [params.scores[score] if score >= 0 else None for score in experts.winner]
         selectors = [name or NO_EXPERT for name in chosen]
     else:
-        chosen = [strategy] * k
+        chosen = [None if strategy == "cluster_random" else strategy] * k
         selectors = [strategy] * k
+    value, stop = np.full(n, np.nan), 0
+    for size, name in zip(sizes.tolist(), chosen, strict=True):
+        start, stop = stop, stop + size
+        if name is not None:
+            candidates.scores[name].take(order[start:stop], out=value[start:stop], mode="clip")
+    scored = np.array([name is not None for name in chosen], dtype=bool)
+    rng = np.random.default_rng([seed, _IN_CLUSTERS])
+    draw = coverage_sample(value, sizes, budgets, rng, params.strata, params.tail, scored)
 
-    positions = np.empty(budget, dtype=np.int64)
-    score, stratum = np.empty(budget), np.empty(budget, dtype=np.int32)
-    filled = 0
-    for cluster, (members, name) in enumerate(zip(groups, chosen, strict=True)):
-        values = None if name is None else candidates.scores[name][members]
-        rng = np.random.default_rng([seed, _IN_CLUSTER, cluster])
-        draw = _draw(values, len(members), int(budgets[cluster]), rng, params)
-        span = slice(filled, filled + len(draw.positions))
-        positions[span], stratum[span] = members[draw.positions], draw.strata
-        score[span] = values[draw.positions] if values is not None else np.nan
-        filled = span.stop
-    order = np.argsort(positions)
-    return Selection(positions[order], score[order], stratum[order], budget, budgets, selectors, experts)
+    drawn = np.full(n, -1, dtype=np.int32)
+    drawn[order[draw.positions]] = np.arange(budget)
+    positions = np.flatnonzero(drawn >= 0)
+    at = drawn[positions]
+    return Selection(positions, value[draw.positions][at], draw.strata[at], budget, budgets, selectors, experts)
 
 
 def _budgets(candidates: Candidates, budget: int, params: Select) -> IntArray:
-    distance = np.bincount(candidates.cluster, 1.0 - candidates.similarity, minlength=candidates.clusters)
-    spread = np.maximum(distance / np.maximum(candidates.sizes, 1), 0.0)
+    spread = None
+    if params.split == "density":
+        distance = np.bincount(candidates.cluster, 1.0 - candidates.similarity, minlength=candidates.clusters)
+        spread = np.maximum(distance / np.maximum(candidates.sizes, 1), 0.0)
     return cluster_budgets(candidates.sizes, budget, params.split, params.min_cluster, spread)
-
-
-def _draw(values: FloatArray | None, size: int, budget: int, rng: np.random.Generator, params: Select) -> Draw:
-    if values is None:
-        return uniform_sample(size, budget, rng)
-    return coverage_sample(values, budget, rng, params.strata, params.tail)

@@ -6,12 +6,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapt_inf.selection.coverage import HIGH_TAIL, LOW_TAIL, UNSTRATIFIED, coverage_sample, stratify, uniform_sample
+from adapt_inf.selection import coverage as module
+from adapt_inf.selection.coverage import HIGH_TAIL, LOW_TAIL, UNSTRATIFIED, stratify, uniform_sample
 
 values_of = st.lists(
     st.one_of(st.floats(-100, 100), st.sampled_from([0.0, 1.0, math.nan, math.inf, -math.inf, 1e308, -1e308])),
     max_size=60,
 ).map(lambda v: np.array(v, dtype=np.float64))
+
+
+def coverage_sample(values, budget, rng, strata=50, tail=0.05):
+    """Of one cluster."""
+    return module.coverage_sample(values, np.array([len(values)]), np.array([budget]), rng, strata, tail)
 
 
 def stratify_slowly(values, strata, tail):
@@ -59,6 +65,28 @@ def test_exactly_the_budget_no_duplicate_tails_last_equal_strata(values, budget,
         open_ = [counts[g] for g in group if counts[g] < (codes == g).sum()]
         if open_:  # a stratum with something left got as much as any other, but for a unit that cannot be divided
             assert max(counts.values()) - min(open_) <= 1
+
+
+@given(
+    st.lists(values_of, max_size=6), st.lists(st.integers(0, 40), min_size=6, max_size=6), st.integers(0, 3), st.data()
+)
+@settings(max_examples=200)
+def test_every_cluster_gives_its_budget_by_its_own_strata(clusters, budgets, seed, data):
+    scored = np.array(data.draw(st.lists(st.booleans(), min_size=len(clusters), max_size=len(clusters))), dtype=bool)
+    sizes = np.array([len(values) for values in clusters], dtype=np.int64)
+    values = np.concatenate([np.empty(0), *clusters])
+    rng = np.random.default_rng(seed)
+    draw = module.coverage_sample(values, sizes, np.array(budgets[: len(sizes)], dtype=int), rng, 7, 0.1, scored)
+    assert (np.diff(draw.positions) > 0).all()
+    for cluster, stop in enumerate(np.cumsum(sizes)):
+        start = stop - sizes[cluster]
+        here = (start <= draw.positions) & (draw.positions < stop)
+        assert here.sum() == min(budgets[cluster], sizes[cluster])
+        codes = stratify(clusters[cluster], 7, 0.1) if scored[cluster] else np.full(sizes[cluster], UNSTRATIFIED)
+        assert np.array_equal(draw.strata[here], codes[draw.positions[here] - start])
+        inner = [(code, (codes == code).sum(), (draw.strata[here] == code).sum()) for code in range(8)]
+        most = max(taken for _, _, taken in inner)
+        assert all(taken == size or taken >= most - 1 for _, size, taken in inner)
 
 
 @given(values_of, st.integers(0, 80), st.integers(0, 3))

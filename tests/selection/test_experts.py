@@ -9,22 +9,21 @@ from adapt_inf.selection import experts as module
 from adapt_inf.selection.experts import histogram_bins
 
 
-def groups_of(cluster, k):
-    return [np.flatnonzero(cluster == c) for c in range(k)]
+def in_order(cluster, k):
+    """Positions cluster after cluster, and the clusters' sizes."""
+    return np.argsort(cluster, kind="stable"), np.bincount(cluster, minlength=k)
 
 
 def histogram_entropies(values, cluster, bins):
     """Of one score in every cluster."""
-    rows = [
-        module.histogram_entropies(values[group][None], int(b))
-        for group, b in zip(groups_of(cluster, len(bins)), bins, strict=True)
-    ]
-    return np.array([row[0] for row in rows])
+    order, sizes = in_order(cluster, len(bins))
+    places = np.empty(len(values), dtype=np.int64)
+    return module.entropies(module.histograms(values[order][None], sizes, bins, places))[:, 0]
 
 
 def choose_experts(scores, cluster, k):
     """Of (n, s) scores."""
-    return module.choose_experts(list(scores.T), groups_of(cluster, k))
+    return module.choose_experts(list(np.ascontiguousarray(scores.T)), *in_order(cluster, k))
 
 
 def entropy_slowly(values, bins):
