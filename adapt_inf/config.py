@@ -186,7 +186,11 @@ def set_values(text: str, values: dict[str, Any]) -> str:
     lines = text.splitlines()
     for place, value in values.items():
         *section, key = place.split(".")
-        start = next(i for i, line in enumerate(lines) if line == f"{section[0]}:") if section else -1
+        start = (
+            next(i for i, line in enumerate(lines) if line.partition("#")[0].rstrip() == f"{section[0]}:")
+            if section
+            else -1
+        )
         lead = ("  " if section else "") + f"{key}:"
         for i, line in enumerate(lines[start + 1 :], start + 1):
             if section and line and not line.startswith(" "):
