@@ -1,14 +1,62 @@
-"""What more than one part of the tests needs."""
+"""What more than one part of the tests needs; what takes long to make is made once for all worker processes."""
 
 from __future__ import annotations
 
+import fcntl
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from machine import Machine, copy_project
 from miniature import make_miniature
+from projects import make_project
+
+from adapt_inf.project import Project
 
 
 @pytest.fixture(scope="session")
 def miniature_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A miniature LLaVA (see tests/miniature.py), made once; nobody writes into it."""
     return make_miniature(tmp_path_factory.mktemp("miniature") / "model")
+
+
+@pytest.fixture(scope="session")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    return Machine(tmp_path_factory.mktemp("machine"))
+
+
+@pytest.fixture(scope="session")
+def new_project(tmp_path_factory: pytest.TempPathFactory, machine: Machine, miniature_model: Path) -> Project:
+    """A project with a base pool and two drops that wait; nobody runs a round in it: copy it."""
+
+    def make(home: Path) -> None:
+        make_project(Machine(home), miniature_model)
+
+    return Project(_once(tmp_path_factory, "made", make) / "new")
+
+
+@pytest.fixture(scope="session")
+def two_rounds(tmp_path_factory: pytest.TempPathFactory, machine: Machine, new_project: Project) -> Project:
+    """The same project after both rounds; tests that change it put things back."""
+
+    def make(home: Path) -> None:
+        project = copy_project(new_project, home / "done")
+        machine.run("adapt-inf", "round", cwd=project.root)
+
+    done = Project(_once(tmp_path_factory, "ran", make) / "done")
+    return copy_project(done, machine.home / "done")
+
+
+def _once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that the first worker process to come here fills, while the others wait."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    home, done = shared / name, shared / f"{name}.done"
+    with open(shared / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            home.mkdir()
+            make(home)
+            done.touch()
+    return home
