@@ -1,0 +1,343 @@
+"""What a round would do, before anything runs: its stages, the samples in and out of each, time, memory and disk.
+
+Counts follow from the drop, the parent's pool and params.yaml; a drop's rejects, duplicates and unreadable samples are
+not known yet, so they are upper bounds. Times are those of earlier rounds on this machine, in proportion to the samples
+of each stage; where there is no earlier round they are unknown, not guessed. Nothing is written.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import yaml
+
+from adapt_inf import lineage, versions
+from adapt_inf.config import Params, load_params
+from adapt_inf.data.drops import Drop, read_drop
+from adapt_inf.data.formats import count_split
+from adapt_inf.data.intake import REPORT, SUITES
+from adapt_inf.data.pool import POOL
+from adapt_inf.drop_queue import pending_drops
+from adapt_inf.errors import AdaptInfError, RoundError
+from adapt_inf.files import read_json
+from adapt_inf.project import BASE, Project
+from adapt_inf.selection.budgets import resolve_budget
+from adapt_inf.stages.runner import OUTPUTS, STAGES, stage_outcome
+from adapt_inf.storage import Cache, records
+
+_MEASURED = 5  # rounds, the latest: the model, the parameters and the machine change over time
+_SIGNALS = 60  # bytes of a sample beside its sketch: the signals and its name
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage; None: not known before it runs, or for want of an earlier round."""
+
+    stage: str
+    cached: bool
+    samples_in: int
+    samples_out: int
+    seconds: float | None
+    memory_mb: float | None
+    disk_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A round that would run. `overhead_seconds`: between stages, in all (processes that start, hashing, tracking)."""
+
+    round: str
+    parent: str
+    drop: str
+    strategy: str
+    stages: list[StagePlan]
+    measured: list[str]
+    overhead_seconds: float | None
+    free_bytes: int
+
+    @property
+    def running(self) -> list[StagePlan]:
+        return [each for each in self.stages if not each.cached]
+
+    @property
+    def seconds(self) -> float | None:
+        parts = [self.overhead_seconds, *(each.seconds for each in self.running)]
+        return None if None in parts else sum(part for part in parts if part is not None)
+
+    @property
+    def memory_mb(self) -> float | None:
+        return max((each.memory_mb for each in self.running if each.memory_mb is not None), default=None)
+
+    @property
+    def disk_bytes(self) -> int:
+        """Of the stages for which it is known."""
+        return sum(each.disk_bytes or 0 for each in self.running)
+
+    def to_json(self) -> dict[str, Any]:
+        totals = {"seconds": self.seconds, "memory_mb": self.memory_mb, "disk_bytes": self.disk_bytes}
+        return asdict(self) | totals
+
+
+def plan_round(project: Project, drop: str | None = None) -> Plan:
+    """Plan the round that `adapt-inf round` would work on next, or one for `drop`.
+
+    Args:
+        drop: a drop in drops/, or the path of one that was not dropped yet.
+
+    Raises:
+        AdaptInfError: there is nothing to do, or what is wrong with the drop or params.yaml.
+    """
+    cached: set[str] = set()
+    waiting = pending_drops(project)
+    if drop is None and (begun := lineage.unfinished(project)):
+        round_id = begun[0]
+        record = lineage.read_round(project, round_id)
+        parent, name, params = record.parent, record.drop, load_params(project.params_of(round_id))
+        cached = _cached(project, round_id)
+    else:
+        if drop is None and not waiting:
+            raise AdaptInfError("No drop waits and every round is done.", "`adapt-inf plan PATH` plans one for a drop.")
+        numbers = [lineage.round_number(each.round) for each in lineage.rounds(project)]
+        round_id, parent = f"r{max(numbers, default=0) + 1:03d}", lineage.head(project)
+        params = load_params(project.params_file)
+        lineage.check_selection(params.select, project.params_file)
+        name = drop or waiting[0]
+    folder = project.drop(name) if project.drop(name).is_dir() else Path(name).resolve()
+    read, kept = _counts(project, round_id, cached, folder)
+    pool = project.output(parent, "pool")
+    if not pool.is_dir():
+        raise RoundError(parent, "its pool is not here", f"Bring it here with `adapt-inf pull {parent}`.")
+    suites = sum(pq.read_metadata(path).num_rows for path in (pool / SUITES).glob("*.parquet"))
+    size = _Sizes.of(params, read, kept, read_json(pool / POOL)["live"], suites, parent)
+    earlier = _Earlier(project)
+    stages = [
+        StagePlan(
+            stage=stage,
+            cached=stage in cached,
+            samples_in=size.flows[stage][0],
+            samples_out=size.flows[stage][1],
+            seconds=earlier.seconds(stage, size.work[stage]),
+            memory_mb=earlier.memory_mb(stage),
+            disk_bytes=_disk(earlier, stage, size, folder, params),
+        )
+        for stage in STAGES
+    ]
+    overhead = earlier.overhead()
+    return Plan(
+        round=round_id,
+        parent=parent,
+        drop=folder.name,
+        strategy=params.select.strategy,
+        stages=stages,
+        measured=earlier.rounds,
+        overhead_seconds=None if overhead is None else overhead * (len(STAGES) - len(cached)),
+        free_bytes=shutil.disk_usage(project.root).free,
+    )
+
+
+def _counts(project: Project, round_id: str, cached: set[str], folder: Path) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Samples of the drop that are for training and for evaluation: read, and kept, as far as that is known."""
+    if "ingest" in cached:
+        report = read_json(project.output(round_id, "ingest") / REPORT)
+        return (report["read"], 0), (report["train"], report["eval"])
+    drop: Drop = read_drop(folder)
+    counts = count_split(drop, "train"), count_split(drop, "eval") if drop.eval else 0
+    return counts, counts
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """How many samples go into and come out of each stage, and how many its time goes by."""
+
+    flows: dict[str, tuple[int, int]]
+    work: dict[str, float]
+
+    @classmethod
+    def of(
+        cls, params: Params, read: tuple[int, int], kept: tuple[int, int], live: int, suites: int, parent: str
+    ) -> _Sizes:
+        train, evaluation = kept
+        candidates = live + train
+        budget = resolve_budget(params.select.budget, candidates)
+        selected = {"full": candidates, "sequential": min(budget, train)}.get(params.select.strategy, budget)
+        stays = min(params.prune.pool_cap or candidates, candidates)
+        batch = params.train.batch_size
+        steps = params.train.steps or max(1, round(params.train.epochs * -(-selected // batch)))
+        asked = suites + evaluation
+        flows = dict.fromkeys(STAGES, (candidates, candidates)) | {
+            "ingest": (sum(read), sum(kept)),
+            "select": (candidates, selected),
+            "prune": (candidates, stays),
+            "train": (selected, steps * batch),
+            "evaluate": (asked, asked),
+        }
+        work = {stage: float(candidates) for stage in STAGES} | {
+            "ingest": float(sum(read)),
+            "train": float(steps * batch),
+            "evaluate": float(asked + evaluation * _passes(parent)),
+        }
+        return cls(flows, work)
+
+
+def _passes(parent: str) -> int:
+    """Models beside the round's own that answer a new suite: the base, and the parent where that is another."""
+    return 1 if parent == BASE else 2
+
+
+def _cached(project: Project, round_id: str) -> set[str]:
+    """Stages of a round that began that are up to date, and on which no stage that must run stands."""
+    definition = yaml.safe_load((project.round(round_id) / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    cached: set[str] = set()
+    with versions.open_repository(project.root) as repo:
+        for stage in STAGES:
+            own = [Path(path).name for path in definition[stage]["deps"] if "${round}" in path]
+            ahead = {each for each in STAGES if OUTPUTS[each] in own}
+            if ahead <= cached and not repo.status(targets=[f"rounds/{round_id}/dvc.yaml:{stage}"]):
+                cached.add(stage)
+    return cached
+
+
+class _Earlier:
+    """What the latest finished rounds on this machine took."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        finished = [each for each in lineage.rounds(project) if each.status == "finished"]
+        logged = [each for each in finished if all(self._log(each.round, stage).is_file() for stage in STAGES)]
+        self._parents = {each.round: each.parent for each in logged[-_MEASURED:]}
+        self.rounds = list(self._parents)
+        self._outcomes = {
+            (each, stage): stage_outcome(project, each, stage, cached=False) for each in self.rounds for stage in STAGES
+        }
+        self._records = records(project)
+
+    def _log(self, round_id: str, stage: str) -> Path:
+        return self._project.log(round_id) / f"{stage}.json"
+
+    def seconds(self, stage: str, work: float) -> float | None:
+        """Of a stage over `work` samples, by the median rate of the earlier rounds."""
+        taken = []
+        for each in self.rounds:
+            outcome = self._outcomes[each, stage]
+            report, seconds = outcome["report"], outcome["seconds"]
+            if stage == "train":  # its own rate: a resumed one did not take all of its steps in these seconds
+                taken.append(work / report["samples_per_second"])
+            elif done := self._work(each, stage):
+                taken.append(seconds * work / done)
+        return statistics.median(taken) if taken else None
+
+    def _work(self, round_id: str, stage: str) -> int:
+        """Samples that a stage went over in the seconds that its log gives."""
+        report = self._outcomes[round_id, stage]["report"]
+        if stage == "evaluate":
+            new = self._outcomes[round_id, "ingest"]["report"]["eval"]
+            return int(report["samples"]) + new * _passes(self._parents[round_id])
+        return int(report.get("read", report.get("samples", report.get("candidates", 0)))) - report.get("resumed", 0)
+
+    def memory_mb(self, stage: str) -> float | None:
+        return max((self._outcomes[each, stage]["peak_memory_mb"] for each in self.rounds), default=None)
+
+    def overhead(self) -> float | None:
+        """Seconds between the end of one stage and the end of the next beyond what the next itself took.
+
+        The median over stages and rounds: where a round was cut off in the night, one such time is hours.
+        """
+        gaps = []
+        for each in self.rounds:
+            ends = [self._log(each, stage).stat().st_mtime for stage in STAGES]
+            for stage, before, end in zip(STAGES[1:], ends, ends[1:], strict=False):
+                gaps.append(end - before - self._outcomes[each, stage]["seconds"])
+        return max(0.0, statistics.median(gaps)) if gaps else None
+
+    def bytes(self, stage: str, work: float) -> int | None:
+        """What a stage over `work` samples leaves, by the median of the earlier rounds; a model does not grow."""
+        sizes = []
+        for each in self.rounds:
+            record = self._records.get(f"rounds/{each}/{OUTPUTS[stage]}")
+            done = int(self._outcomes[each, stage]["report"].get("samples", 0)) or self._work(each, "sketch")
+            if record is not None:
+                sizes.append(record.size if stage == "train" else record.size * work / max(1, done))
+        return round(statistics.median(sizes)) if sizes else None
+
+    def pool_bytes(self) -> int | None:
+        """What a pool version adds to its parent's and to what ingest left: the manifest and shards written anew."""
+        cache, added = Cache.of(self._project), []
+        for each, parent in self._parents.items():
+            paths = [f"rounds/{each}/pool", f"rounds/{parent}/pool", f"rounds/{each}/ingest"]
+            pool, *others = [cache.listing(self._records[path].md5) for path in paths if path in self._records]
+            if pool is not None:
+                new = set(pool.values()) - {md5 for other in others for md5 in (other or {}).values()}
+                added.append(sum(_size(cache.object(md5)) for md5 in new))
+        return round(statistics.median(added)) if added else None
+
+
+def _disk(earlier: _Earlier, stage: str, size: _Sizes, folder: Path, params: Params) -> int | None:
+    if stage == "ingest":  # pictures are kept as they came
+        return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    if stage == "prune":
+        return earlier.pool_bytes()
+    found = earlier.bytes(stage, size.flows[stage][0])
+    if found is None and stage == "sketch" and {params.cluster.features, params.prune.features} == {"gradient"}:
+        return size.flows[stage][1] * (2 * params.sketch.dim + _SIGNALS)  # half precision
+    return found
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+# --- for the terminal -------------------------------------------------------------------------------------------------
+
+
+def plan_table(plan: Plan) -> str:
+    """The plan for people: a row per stage, what it comes to, and what it does not know."""
+    rows = [["stage", "", "samples in", "out", "time", "memory", "disk"]]
+    for each in plan.stages:
+        counts = [f"{each.samples_in:,}", f"{each.samples_out:,}"]
+        figures = ["-"] * 3 if each.cached else [_time(each.seconds), _mb(each.memory_mb), _mb(_in_mb(each.disk_bytes))]
+        rows.append([each.stage, "done" if each.cached else "runs", *counts, *figures])
+    if plan.running:
+        rows.append(["between", "", "", "", _time(plan.overhead_seconds), "", ""])
+    rows.append(["all", "", "", "", _time(plan.seconds), _mb(plan.memory_mb), _mb(_in_mb(plan.disk_bytes))])
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            [*(cell.ljust(width) for cell, width in pairs[:2]), *(cell.rjust(width) for cell, width in pairs[2:])]
+        )
+        for pairs in (list(zip(row, widths, strict=True)) for row in rows)
+    ]
+    title = f"round {plan.round}: drop {plan.drop} on top of {plan.parent}, strategy {plan.strategy}"
+    return "\n".join([title, *(line.rstrip() for line in lines), *_remarks(plan)])
+
+
+def _remarks(plan: Plan) -> Iterable[str]:
+    yield "Counts are those of a drop without rejects, duplicates and samples that the model cannot read."
+    if plan.measured:
+        yield f"Times and memory by {', '.join(plan.measured)} on this machine."
+    else:
+        yield "No round has ended on this machine: times and memory are not known yet."
+    if plan.disk_bytes > plan.free_bytes:
+        left = f"{plan.free_bytes / 1e6:,.0f} MB"
+        yield f"The disk has {left} left, which is too little. `adapt-inf gc` shows what may go."
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return "?"
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _mb(value: float | None) -> str:
+    return "?" if value is None else f"{value:,.1f} MB" if value < 10 else f"{value:,.0f} MB"
+
+
+def _in_mb(size: int | None) -> float | None:
+    return None if size is None else size / 1e6
