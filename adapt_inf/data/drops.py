@@ -33,6 +33,8 @@ _KEYS = ("name", "license", "description", "skill", "metric", "train", "eval", "
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # becomes part of file names and tags
 _NAME_MEND = "Up to 64 letters, digits, `.`, `-` and `_`, a letter or digit first."
 _DOCS = "docs/drops.md says what a drop is."
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlevel = 2  # a few hundred bytes of YAML can stand for millions of values
 _DESCRIPTION_BYTES = 1 << 16
 _LEFT_OUT = (".git",)  # beside a dataset, not of it; DVC does not look at it either
 _OF_DVC = (".dvc", ".dvcignore")  # would make DVC pass over files of the drop, and not see that they changed
@@ -87,16 +89,16 @@ def read_drop(path: Path, name: str | None = None) -> Drop:
         )
     own = _text(values, "name", folder)
     if not is_name(own):
-        raise DropError(folder, f"{DESCRIPTION}: `name` is {reprlib.repr(own)}, which is no name", _NAME_MEND)
-    name = check_name(name or own)
+        raise DropError(folder, f"{DESCRIPTION}: `name` is {_BRIEF.repr(own)}, which is no name", _NAME_MEND)
+    name = check_name(own if name is None else name)
     metric = _text(values, "metric", folder, METRICS[0])
     if metric not in METRICS:
-        problem = f"{DESCRIPTION}: `metric` is {reprlib.repr(metric)}"
+        problem = f"{DESCRIPTION}: `metric` is {_BRIEF.repr(metric)}"
         raise DropError(folder, problem, f"Metrics are {', '.join(METRICS)}.")
     form = _text(values, "format", folder, formats.AUTO)
     if form not in formats.FORMATS:
         raise DropError(
-            folder, f"unknown format {reprlib.repr(form)}", f"Formats are {', '.join(formats.FORMATS)}. {_DOCS}"
+            folder, f"unknown format {_BRIEF.repr(form)}", f"Formats are {', '.join(formats.FORMATS)}. {_DOCS}"
         )
     if values.get("train") is None:
         raise DropError(folder, f"{DESCRIPTION} names no `train` file", _DOCS)
@@ -129,7 +131,7 @@ def check_name(text: str) -> str:
         DropError: it may not.
     """
     if not is_name(text):
-        raise DropError(reprlib.repr(text), "that is no name for a drop", _NAME_MEND)
+        raise DropError(_BRIEF.repr(text), "that is no name for a drop", _NAME_MEND)
     return text
 
 
@@ -158,6 +160,8 @@ def drop_files(root: Path, name: str) -> Iterator[Path]:
                 continue
             if entry.name in _OF_DVC:
                 raise DropError(name, f"{_shown(path, root)} is DVC's, and would hide files from it", "Take it out.")
+            if not _is_text(entry.name):
+                raise DropError(name, f"{_shown(path, root)} has a name that is no UTF-8 text", "Rename it.")
             if entry.is_symlink():
                 _check_link(path, root, name)
                 yield path
@@ -166,7 +170,7 @@ def drop_files(root: Path, name: str) -> Iterator[Path]:
             elif not entry.is_file():
                 kind = _SPECIAL.get(stat.S_IFMT(entry.stat().st_mode), "special file")
                 raise DropError(name, f"{_shown(path, root)} is a {kind}", "A drop holds files and folders.")
-            elif not os.access(path, os.R_OK):
+            elif not os.access(path, os.R_OK, effective_ids=True):
                 raise DropError(name, f"{_shown(path, root)} cannot be read", "Let this user read every file of it.")
             else:
                 yield path
@@ -188,7 +192,7 @@ def drop_digest(root: Path, name: str) -> str:
             content = os.path.relpath(os.path.realpath(file), root)
         else:
             content = file_digest(file)
-        digest.update(f"{path}\0{content}\n".encode(errors="surrogateescape"))
+        digest.update(f"{path}\0{content}\n".encode())
     return digest.hexdigest()
 
 
@@ -201,9 +205,17 @@ def _check_link(path: Path, root: Path, name: str) -> None:
         raise DropError(name, f"{_shown(path, root)} is a link that leads nowhere", "Mend it, or take it out.")
 
 
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _shown(path: Path, root: Path) -> str:
     text = path.relative_to(root).as_posix()
-    return text if text.isprintable() and len(text) <= 120 else reprlib.repr(text)
+    return text if text.isprintable() and len(text) <= 120 else _BRIEF.repr(text)
 
 
 def _load(root: Path, folder: str) -> dict[str, Any]:
@@ -228,14 +240,14 @@ def _text(values: dict[str, Any], key: str, folder: str, default: str | None = N
     if value is None:
         raise DropError(folder, f"{DESCRIPTION} has no `{key}`", _DOCS)
     if not isinstance(value, str) or (key in ("name", "skill") and not value.strip()):
-        raise DropError(folder, f"{DESCRIPTION}: `{key}` is {reprlib.repr(value)}, no text", "Put it in quotes.")
+        raise DropError(folder, f"{DESCRIPTION}: `{key}` is {_BRIEF.repr(value)}, no text", "Put it in quotes.")
     return value.strip()
 
 
 def _split(value: Any, split: str, root: Path, folder: str) -> tuple[Path, ...]:
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        problem = f"{DESCRIPTION}: `{split}` is {reprlib.repr(value)}, no file or list of files"
+        problem = f"{DESCRIPTION}: `{split}` is {_BRIEF.repr(value)}, no file or list of files"
         raise DropError(folder, problem, _DOCS)
     files = []
     for name in names:

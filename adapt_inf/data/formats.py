@@ -12,6 +12,7 @@ Pictures are paths inside the drop, bytes, or {"bytes", "path"}. They are not op
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -197,7 +198,7 @@ def _turn(turn: dict[str, Any], inline: list[Any]) -> tuple[str, list[str | None
     said = turn.get("from") if turn.get("role") is None else turn.get("role")
     role = _ROLES.get(said) if isinstance(said, str) else None
     if role is None:
-        raise BadSample("turns", f"a turn is by {said!r}; roles are user (human), assistant (gpt) and system")
+        raise BadSample("turns", f"a turn is by {str(said)[:40]!r}; roles are user (human), assistant (gpt) and system")
     content = turn.get("value") if turn.get("content") is None else turn.get("content")
     parts: list[str | None] = []
     for part in content if isinstance(content, list) else [content]:
@@ -205,8 +206,10 @@ def _turn(turn: dict[str, Any], inline: list[Any]) -> tuple[str, list[str | None
             parts.append(_IMAGE)
             inline += [part[key] for key in _INLINE if part.get(key) is not None][:1]
             continue
+        if isinstance(content, list) and not isinstance(part, dict):
+            raise BadSample("turns", f"a part of a turn is {type(part).__name__}, no object with a `type`")
         if isinstance(part, dict) and part.get("type") != "text":
-            raise BadSample("turns", f"a part is {part.get('type')!r}; parts are text and image")
+            raise BadSample("turns", f"a part is {str(part.get('type'))[:40]!r}; parts are text and image")
         text = _unicode(part.get("text") if isinstance(part, dict) else part, "the content of a turn")
         for number, piece in enumerate(text.split(IMAGE_TOKEN)):
             parts += [_IMAGE, piece] if number else [piece]
@@ -303,6 +306,8 @@ def _metric(value: Any, default: str) -> str:
 
 
 def _answers(value: Any, spoken: str) -> tuple[str, ...]:
+    if any(isinstance(each, float) and not math.isfinite(each) for each in _listed(value)):
+        raise BadSample("answers", "an accepted answer is no number")
     listed = [str(v) if isinstance(v, int | float) else v for v in _listed(value)]
     answers = tuple(dict.fromkeys(_unicode(answer, "an accepted answer").strip() for answer in listed))
     if "" in answers:
@@ -317,4 +322,6 @@ def _unicode(value: Any, what: str) -> str:
         value.encode()
     except UnicodeEncodeError:
         raise BadSample("text", f"{what} holds half a surrogate pair") from None
+    if "\0" in value:
+        raise BadSample("text", f"{what} holds a null character")
     return value

@@ -1,7 +1,7 @@
 """Pictures from outside: decoded only if they are JPEG, PNG or WebP and not too large; told apart by their pixels.
 
-A picture is what a person sees: the first frame, turned as its EXIF data says, transparency laid on white. Two files
-with the same pixels are the same picture, whatever their encoding.
+A picture is what a person sees: turned as its EXIF data says, in RGB, transparency laid on white. Two files with the
+same pixels are the same picture, whatever their encoding. One that moves is no picture.
 """
 
 from __future__ import annotations
@@ -40,16 +40,19 @@ def decode_image(data: bytes, max_pixels: int) -> Image.Image:
         max_pixels: largest width x height; checked before any pixel is decoded.
 
     Raises:
-        BadSample: kind `image` (another format, truncated, broken) or `pixels` (too large).
+        BadSample: kind `image` (another format, animated, truncated, broken) or `pixels` (too large).
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise BadSample("pixels", f"the image has {image.width} x {image.height} pixels, over {max_pixels}")
+            # Not the JPEG of a camera with a preview in it, whose first picture is the one that is meant.
+            if image.format in ("PNG", "WEBP") and getattr(image, "is_animated", False):
+                raise BadSample("image", "the image is animated: save the frame that is meant")
             image.load()
             return _as_seen(image)
     except Image.DecompressionBombError:
-        raise BadSample("pixels", "the image is larger than Pillow opens (about 179 million pixels)") from None
+        raise BadSample("pixels", f"the image has over {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels") from None
     except Image.UnidentifiedImageError:
         raise BadSample("image", "the image is no JPEG, PNG or WebP") from None
     except _UNDECODABLE as error:

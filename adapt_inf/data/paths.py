@@ -8,6 +8,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from adapt_inf.data.samples import BadSample
 
+_LONGEST_PART = 255  # bytes of a file's name, on every file system in use
+
 
 def confined(root: Path, text: str, *folders: Path) -> Path:
     """The file that a drop means by `text`: a path relative to one of `folders` (default: `root`), inside `root`.
@@ -22,8 +24,10 @@ def confined(root: Path, text: str, *folders: Path) -> Path:
             `missing_image` where there is no such file.
     """
     shown = repr(text if len(text) <= 120 else text[:117] + "...")
-    if not text or "\0" in text:
+    if text.splitlines() != [text] or any(character < " " for character in text):
         raise BadSample("path", f"{shown} is no path")
+    if any(len(os.fsencode(part)) > _LONGEST_PART for part in text.split("/")):
+        raise BadSample("path", f"{shown} is no path: a name has at most {_LONGEST_PART} bytes")
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", text):
         raise BadSample("path", f"{shown} is a URL; every file must be inside the drop")
     if PurePosixPath(text).is_absolute() or PureWindowsPath(text).anchor:
@@ -36,4 +40,6 @@ def confined(root: Path, text: str, *folders: Path) -> Path:
             if not Path(target).is_relative_to(root):
                 raise BadSample("path", f"{shown} leaves the drop through a link")
             return Path(target)
+    if any(os.path.exists(folder / text) for folder in folders or (root,)):
+        raise BadSample("missing_image", f"{shown} is no file")
     raise BadSample("missing_image", f"{shown} is not in the drop")

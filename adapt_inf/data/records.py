@@ -1,7 +1,7 @@
 """Records of a split, one at a time: JSON lists, JSON lines and Parquet, never a whole file in memory.
 
 A record that cannot be read is yielded as the `BadSample` that says why, so the rest goes on; a file after whose fault
-nothing can be trusted raises.
+nothing can be trusted raises. A record of text has a largest size, or one line without an end would take all memory.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +17,8 @@ import pyarrow.parquet as pq
 from adapt_inf.data.samples import BadSample
 
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet")
+_LONGEST = 1 << 24  # bytes of a line, characters of an element of a list: pictures are not in the text
+_TOO_LONG = f"longer than {_LONGEST >> 20} MB"
 _CHUNK = 1 << 20  # characters of a JSON list read at once
 _PARQUET_ROWS = 32  # pictures of this many rows are in memory at once
 
@@ -54,8 +56,8 @@ def count_records(file: Path) -> int:
             return int(parquet.metadata.num_rows)
     if file.suffix.lower() == ".json":
         return sum(1 for _ in _json_records(file))
-    with open(file, "rb") as lines:
-        return sum(1 for line in lines if line.strip())
+    with open(file, "rb") as text:
+        return sum(1 for _ in _lines(text))
 
 
 def _record(value: Any) -> dict[str, Any] | BadSample:
@@ -64,15 +66,47 @@ def _record(value: Any) -> dict[str, Any] | BadSample:
     return BadSample("record", f"the record is no object but {type(value).__name__}")
 
 
+class _Decoder(json.JSONDecoder):
+    """JSON as its standard has it: NaN and Infinity, which Python takes, are noted in `odd`."""
+
+    def __init__(self) -> None:
+        super().__init__(parse_constant=self._note)
+        self.odd: list[str] = []
+
+    def _note(self, name: str) -> None:
+        self.odd.append(name)
+
+    def checked(self, value: Any) -> Any:
+        """`value` as just decoded, or what is odd about it."""
+        return BadSample("record", f"it holds {self.odd[0]}, which is no JSON") if self.odd else value
+
+
 def _json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any] | BadSample]]:
-    with open(file, "rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
+    decoder = _Decoder()
+    with open(file, "rb") as text:
+        for number, line in _lines(text):
+            decoder.odd = []
             try:
-                yield f":{number}", _record(json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8")))
+                if line is None:
+                    raise ValueError(f"it is {_TOO_LONG}")
+                value = decoder.decode(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+                yield f":{number}", _record(decoder.checked(value))
             except (ValueError, RecursionError) as error:
                 yield f":{number}", BadSample("record", f"the line is no JSON ({_first_line(error)})")
+
+
+def _lines(text: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
+    """The lines that are not blank, with their numbers; None for one that is too long, which is passed over."""
+    number = 0
+    while line := text.readline(_LONGEST + 1):
+        number += 1
+        if len(line) <= _LONGEST:
+            if line.strip():
+                yield number, line
+            continue
+        while not line.endswith(b"\n") and (line := text.readline(_CHUNK)):
+            pass
+        yield number, None
 
 
 def _json_records(file: Path) -> Iterator[Any]:
@@ -91,7 +125,7 @@ class _JsonList:
         self._window = ""
         self._at = 0
         self._ended = False
-        self._decoder = json.JSONDecoder()
+        self._decoder = _Decoder()
 
     def __iter__(self) -> Iterator[Any]:
         if self._next() != "[":
@@ -125,6 +159,7 @@ class _JsonList:
         self._next()
         while True:
             fault = ""
+            self._decoder.odd = []
             try:
                 value, end = self._decoder.raw_decode(self._window, self._at)
             except (ValueError, RecursionError) as error:
@@ -133,7 +168,9 @@ class _JsonList:
                 # At the very end of the window a number may go on in the next chunk.
                 if end < len(self._window) or self._ended:
                     self._at = end
-                    return value
+                    return self._decoder.checked(value)
+            if len(self._window) - self._at > _LONGEST:
+                raise UnreadableFile(f"is no valid JSON list, or holds a sample {_TOO_LONG}")
             # Doubling the window keeps the repeated decoding of a long element linear.
             if not self._read(max(_CHUNK, len(self._window) - self._at)):
                 if fault:

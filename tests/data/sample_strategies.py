@@ -10,8 +10,9 @@ from make_drop import png
 
 from adapt_inf.data.samples import METRICS, Sample
 
-# Text as people write it, any script; surrogates cannot be stored and the image token means an image.
-words = st.text(st.characters(exclude_categories=["Cs"]), max_size=20).filter(lambda text: "<image>" not in text)
+# Text as people write it, any script; surrogates and null cannot be stored and the image token means an image.
+letters = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+words = st.text(letters, max_size=20).filter(lambda text: "<image>" not in text)
 spoken = words.map(str.strip).filter(bool)
 pictures = st.integers(0, 2**32 - 1).map(
     lambda seed: png(np.random.default_rng(seed).integers(0, 256, (3, 4, 3), dtype=np.uint8))

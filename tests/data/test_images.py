@@ -88,10 +88,17 @@ def test_pictures_stand_upright() -> None:
     assert decode_image(encode(Image.fromarray(PIXELS), "PNG", exif=exif), LARGE).size == (6, 9)
 
 
-def test_only_the_first_frame_is_seen() -> None:
+@pytest.mark.parametrize("form", ["WEBP", "PNG"])
+def test_a_picture_that_moves_is_refused(form: str) -> None:
     frames = [Image.fromarray(PIXELS), Image.fromarray(255 - PIXELS)]
-    data = encode(frames[0], "WEBP", lossless=True, save_all=True, append_images=frames[1:])
-    assert np.array_equal(np.asarray(decode_image(data, LARGE)), PIXELS)
+    error = refused(encode(frames[0], form, save_all=True, append_images=frames[1:]))
+    assert (error.kind, "animated" in error.reason) == ("image", True)
+
+
+def test_a_cameras_picture_with_a_preview_is_its_first() -> None:
+    frames = [Image.fromarray(PIXELS), Image.fromarray(255 - PIXELS)]
+    data = encode(frames[0], "MPO", save_all=True, append_images=frames[1:])
+    assert np.array_equal(decode_image(data, LARGE), decode_image(encode(frames[0], "JPEG"), LARGE))
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
