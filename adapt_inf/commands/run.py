@@ -19,13 +19,16 @@ def add(commands: Commands) -> None:
 
 
 def _round(options: argparse.Namespace) -> int | None:
-    from adapt_inf.lineage import has_work
+    from adapt_inf.lineage import awaiting, has_work
     from adapt_inf.project import Project
     from adapt_inf.writer import BusyError, holder, mark_run
 
     project = Project.find(options.project)
     if not has_work(project):
-        print("Nothing to do: no drop waits and every round is done. `adapt-inf drop PATH` brings one in.")
+        if held := ", ".join(awaiting(project)):
+            print(f"Nothing to do before `adapt-inf promote {held}` (or the same with --decline): it awaits approval.")
+        else:
+            print("Nothing to do: no drop waits and every round is done. `adapt-inf drop PATH` brings one in.")
         return None
     if (other := holder(project)) is not None:  # asked here, too: Prefect takes seconds to come up
         raise BusyError(project, other)
