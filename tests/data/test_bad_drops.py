@@ -91,7 +91,7 @@ AT_THE_BORDER: dict[str, tuple[Callable[[Path], object], str]] = {
     "objects in YAML": (written("!!python/object/apply:os.system ['true']"), "no YAML"),
     "YAML of 100 MB": (written("x" * 100_000_000), "more than 64 KB"),
     "YAML too deep": (written("name: " + "[" * 5000), "no YAML"),
-    "YAML that unfolds": (written(nested()), "`name` is [[[["),
+    "YAML that unfolds": (written(nested()), "`name` is [[["),
     "unknown key": (described(titel="x"), "unknown key `titel`"),
     "unknown metric": (described(metric="bleu"), "`metric` is 'bleu'"),
     "unknown format": (described(format="webdataset"), "unknown format 'webdataset'"),
