@@ -15,7 +15,7 @@ from concluded_project import START, make_project, run_stages, set_gate
 from mlflow import MlflowClient
 
 from adapt_inf import history, lineage, promotion, versions
-from adapt_inf.drop_queue import READY
+from adapt_inf.data.drops import READY
 from adapt_inf.errors import AdaptInfError, RoundError
 from adapt_inf.project import Project
 from adapt_inf.promotion import compare, conclude, decline, judge, promote, rollback
