@@ -8,6 +8,7 @@ Either way may be cut off and begun again: files appear whole, and what is there
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -41,8 +42,10 @@ def push(project: Project, rounds: Sequence[str]) -> int:
     Raises:
         AdaptInfError: no such round, a part of it is not here, or what is wrong with the remote.
     """
-    wanted = _records(project, rounds or [lineage.head(project)], [f"rounds/{BASE}/{name}" for name in TRAVELS[:3]])
-    cache = Cache.of(project)
+    cache, known = Cache.of(project), records(project)
+    # Who pulled a round has base's model without its pool; the remote has that, then.
+    base = [path for name in TRAVELS[:3] if cache.object(known[path := f"rounds/{BASE}/{name}"].md5).exists()]
+    wanted = _records(project, rounds or [lineage.head(project)], base)
     for record in wanted:
         if not all(cache.object(md5).exists() for md5 in cache.hashes(record.md5)):
             name = Path(record.path).parts[1]
@@ -121,16 +124,37 @@ def _remote(project: Project) -> Iterator[Repo]:
         name, url = remote_of(repo)
         if "://" not in url and not Path(url).parent.is_dir():
             raise RemoteError(name, url, "there is no such folder", "Mount it, or `dvc remote modify` names another.")
-        try:
-            yield repo
-        except AdaptInfError:
-            raise
-        # What a remote raises depends on its library (fsspec, botocore, ...): none shares a class with another.
-        except Exception as error:
-            causes = list(_causes(error))
-            if not any(isinstance(each, DvcException | OSError) or _of_a_cloud(each) for each in causes):
+        with _logged() as problems:
+            try:
+                yield repo
+            except AdaptInfError:
                 raise
-            raise RemoteError(name, url, *_in_our_words(causes)) from error
+            # What a remote raises depends on its library (fsspec, botocore, ...): none shares a class with another.
+            except Exception as error:
+                causes = [*problems, *_causes(error)]
+                if not any(isinstance(each, DvcException | OSError) or _of_a_cloud(each) for each in causes):
+                    raise
+                raise RemoteError(name, url, *_in_our_words(causes)) from error
+
+
+@contextmanager
+def _logged() -> Iterator[list[BaseException]]:
+    """What DVC only logs: it goes on after the first file that fails, and says at the end how many did."""
+    problems: list[BaseException] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.exc_info and record.exc_info[1] is not None:
+                problems.extend(_causes(record.exc_info[1]))
+
+    shown = {log: log.handlers for log in map(logging.getLogger, ("dvc", "dvc_data", "dvc_objects"))}
+    for log in shown:
+        log.handlers = [Keep(logging.ERROR)]
+    try:
+        yield problems
+    finally:
+        for log, handlers in shown.items():
+            log.handlers = handlers
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -145,17 +169,16 @@ def _of_a_cloud(error: BaseException) -> bool:
 
 def _in_our_words(causes: list[BaseException]) -> tuple[str, str]:
     names = {type(each).__name__ for each in causes}
-    text = ": ".join(dict.fromkeys(str(each).strip().rstrip(".") for each in causes if str(each).strip()))
+    first = next((str(each).strip().rstrip(".") for each in causes if str(each).strip()), type(causes[0]).__name__)
     if "RemoteMissingDepsError" in names:
         return "DVC lacks the package that speaks to it", "`pip install 'adapt-inf[s3]'` for s3://."
-    if (
-        names & {"NoCredentialsError", "NoAuthError", "PartialCredentialsError"}
-        or "Unable to locate credentials" in text
-    ):
+    if names & {"NoCredentialsError", "PartialCredentialsError"}:
         return "there are no credentials for it", "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or `aws configure`."
-    if "PermissionError" in names or "AuthError" in names:
-        return f"it does not let us in ({text})", "Look at the credentials and at who may read and write there."
-    return text, "Nothing is lost: mend that and run the same command again."
+    if names & {"EndpointConnectionError", "ConnectTimeoutError", "ClientConnectorError"}:
+        return f"it cannot be reached ({first})", "Nothing is lost: run the same command again when it can."
+    if "PermissionError" in names:
+        return f"it does not let us in ({first})", "Look at the credentials and at who may read and write there."
+    return first, "Nothing is lost: mend that and run the same command again."
 
 
 def _remove_broken(project: Project, cache: Cache, record: Record) -> None:
