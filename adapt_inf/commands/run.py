@@ -54,11 +54,14 @@ def _serve(options: argparse.Namespace) -> None:
 
 
 def _stage(options: argparse.Namespace) -> int | None:
-    from adapt_inf.project import Project
+    from adapt_inf.lineage import check_frozen
+    from adapt_inf.project import SCRATCH, Project
     from adapt_inf.stages.log import keep_log
     from adapt_inf.stages.runner import run_stage
 
     project = Project.find(options.project)
+    if options.round != SCRATCH:
+        check_frozen(project, options.round)
     keep_log(project, options.round, options.name)
     try:
         run_stage(project, options.round, options.name)
