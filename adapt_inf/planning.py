@@ -108,7 +108,10 @@ def plan_round(project: Project, drop: str | None = None) -> Plan:
         params = load_params(project.params_file)
         lineage.check_selection(params.select, project.params_file)
         name = drop or waiting[0]
-    folder = project.drop(name) if project.drop(name).is_dir() else Path(name).resolve()
+    folder = project.drop(name)
+    if not folder.is_dir():
+        folder = Path(name).resolve()
+        name = read_drop(folder).name
     read, kept = _counts(project, round_id, cached, folder)
     pool = project.output(parent, "pool")
     if not pool.is_dir():
@@ -132,7 +135,7 @@ def plan_round(project: Project, drop: str | None = None) -> Plan:
     return Plan(
         round=round_id,
         parent=parent,
-        drop=folder.name,
+        drop=name,
         strategy=params.select.strategy,
         stages=stages,
         measured=earlier.rounds,
