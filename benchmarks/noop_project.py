@@ -33,7 +33,7 @@ _LOG = {"seconds": 0.0, "peak_memory_mb": 0.0, "cached": False, "report": {}}
 _CONTENT = {
     "ingest": {"report.json": {"read": 4, "train": 4, "eval": 0, "rejected": 0}},
     "select": {"selectors.json": {"strategy": "adapt_inf", "candidates": 4, "selected": 2, "clusters": []}},
-    "pool": {"pool.json": {"live": 4, "pruned": 0}},
+    "pool": {"pool.json": {"live": 4, "pruned": 0, "drops": []}},
     "evaluate": {
         "metrics.json": _METRICS,
         "accuracy_matrix.json": {"values": {"PARENT": {}, "ROUND": {"colour": 0.5}}},

@@ -7,6 +7,8 @@ that came in between is not left behind.
 
 from __future__ import annotations
 
+import os
+import signal
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from adapt_inf.project import Project
 from adapt_inf.tracking import rounds as tracked
 from adapt_inf.writer import BusyError, writer_lock
 from flows.approval import match_forms
+from flows.processes import end_with_parent
 from flows.round import lifelong_round, say
 from flows.stale import crash_runs_of
 
@@ -38,6 +41,8 @@ def drain(root: str, served: bool = False) -> list[str] | State[Any]:
         BusyError: another process is at work here.
         AdaptInfError: a round failed (the rounds before it stand), or a drop was refused (the ones after it are done).
     """
+    if served:
+        end_with_parent(os.getppid(), signal.SIGTERM)  # a runner that was killed: the next one goes on with the round
     project = Project(Path(root))
     done: list[str] = []
     refused: list[str] = []

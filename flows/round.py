@@ -6,13 +6,11 @@ cut off and started again looks in MLflow like one that was not.
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 from prefect import Task, flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
@@ -26,6 +24,7 @@ from adapt_inf.stages.runner import STAGES, stage_fault, stage_outcome
 from adapt_inf.tracking import rounds
 from adapt_inf.versions import StageFailedError
 from flows.follow import following
+from flows.processes import kill_children
 
 
 @flow(name="round", flow_run_name="{round_id}")
@@ -94,7 +93,7 @@ def run_stage(root: str, round_id: str, stage: str) -> dict[str, Any]:
     except Exception:
         raise
     except BaseException:  # Ctrl-C, or told to stop: what we started must not work on
-        _stop_children()
+        kill_children()
         raise
     outcome = stage_outcome(project, round_id, stage, cached=not ran)
     rounds.log_stage(project, round_id, stage, outcome)
@@ -109,15 +108,6 @@ def complete(root: str, round_id: str) -> dict[str, Any]:
     if record.gate and record.verdict != promotion.PASSED:
         say(f"  {round_id} gate {record.verdict}" + "".join(f": {reason}" for reason in record.gate["reasons"]))
     return record.to_json()
-
-
-def _stop_children() -> None:
-    """End the stage that this process is waiting for; a server of ours is in a session of its own and stays."""
-    for process in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error, ProcessLookupError):
-            if os.getsid(process.pid) == os.getsid(0):
-                process.kill()
-                process.wait(10)
 
 
 def _facts(record: lineage.Round) -> dict[str, Any]:
@@ -142,5 +132,6 @@ def describe(round_id: str, outcome: dict[str, Any]) -> str:
 
 def say(line: str) -> None:
     """Tell the person at the terminal and whoever reads the run in Prefect's page."""
-    print(line, file=sys.stderr, flush=True)
+    with suppress(BrokenPipeError):  # whoever read the terminal has gone; the round has not
+        print(line, file=sys.stderr, flush=True)
     get_run_logger().info(line.strip())

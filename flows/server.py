@@ -8,7 +8,6 @@ page or a schedule needs, and starts while this process is still importing. It t
 from __future__ import annotations
 
 import atexit
-import ctypes
 import os
 import signal
 import socket
@@ -19,8 +18,8 @@ import urllib.error
 import urllib.request
 
 from adapt_inf.errors import AdaptInfError
+from flows.processes import end_with_parent
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _START_SECONDS = 120
 _STOP_SECONDS = 10
 
@@ -87,9 +86,8 @@ def _end(server: subprocess.Popen[bytes]) -> None:
 
 def main(descriptor: int, parent: int) -> None:
     """Serve on an open socket until told to stop, or until `parent` is no more."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        return  # it died before we could ask to go with it
+    if not end_with_parent(parent, signal.SIGKILL):
+        return
     os.environ |= {
         "PREFECT_UI_ENABLED": "false",
         "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
