@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 HEAD = "head"  # the tag of the head's run, and the curve of the moves
 
+_LOGGED = "adapt_inf.logged"  # how many moves were
 _COLUMNS = ("time", "round", "from", "kind", "why", "by")
 _LISTED = 20  # moves in the description of the registered model
 
@@ -93,10 +94,11 @@ def _log_moves(store: Store, moves: list[dict[str, Any]]) -> None:
         tags = {KIND: "history", "mlflow.source.name": "adapt-inf", "mlflow.source.type": "LOCAL"}
         run = store.client.create_run(store.experiment_id, now_ms(), tags, "moves of the head")
     run_id = run.info.run_id
+    done = int(run.data.tags.get(_LOGGED, "0"))
     points = [{"step": number, HEAD: round_number(move["round"])} for number, move in enumerate(moves, start=1)]
-    write_curves(store, run_id, points, run.info.start_time)  # the timestamp follows from the step: no point twice
+    write_curves(store, run_id, points[done:], run.info.start_time)  # the timestamp follows from the step: none twice
     write_tables(store, run_id, {"history.json": (_COLUMNS, [[move[key] for key in _COLUMNS] for move in moves])})
-    write(store, run_id, tags={NOTE: _markdown(moves)})
+    write(store, run_id, tags={NOTE: _markdown(moves), _LOGGED: str(len(moves))})
     if run.info.status != "FINISHED":
         store.client.set_terminated(run_id)
 

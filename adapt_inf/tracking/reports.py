@@ -14,7 +14,6 @@ from typing import Any
 
 import yaml
 
-from adapt_inf.config import load_params
 from adapt_inf.files import file_digest, read_json
 from adapt_inf.project import BASE, Project
 
@@ -102,12 +101,14 @@ class RoundFiles:
 
 
 def ancestry_on_disk(project: Project, round_id: str) -> list[dict[str, Any]]:
-    """The round and its ancestors after the base, oldest first: their names, parents and counts."""
+    """The round and its ancestors after the base, oldest first: their names, parents and counts.
+
+    One small file a round is read: a lineage of hundreds must not cost more than one of ten.
+    """
     line: list[dict[str, Any]] = []
-    while round_id != BASE and project.params_of(round_id).is_file():
-        parent = load_params(project.params_of(round_id)).parent
-        line.append({"round": round_id, "parent": parent, **RoundFiles(project, round_id).counts})
-        round_id = parent
+    while round_id != BASE and (record := _read(project.round(round_id) / "round.json")):
+        line.append({key: record.get(key) for key in ("round", "parent", *COUNTS)})
+        round_id = record["parent"]
     return line[::-1]
 
 

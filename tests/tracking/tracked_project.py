@@ -12,6 +12,7 @@ import yaml
 
 from adapt_inf.files import write_json, write_parquet, write_text
 from adapt_inf.project import Project
+from adapt_inf.tracking.reports import RoundFiles
 
 EXPERTS = ("perplexity", "el2n", "entropy", "grand", "image_grounding")
 SKILLS = {
@@ -58,6 +59,8 @@ def add_round(project: Project, round_id: str, clusters: int = 6, seed: int = 0)
     rows = [{"step": step, "loss": 3 / step, "learning_rate": 0.002, "samples": 32} for step in range(1, 701)]
     write_text(adapter / "train_log.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     _write_evaluation(project, names, rng)
+    counts = RoundFiles(project, round_id).counts
+    write_json(project.round(round_id) / "round.json", {"round": round_id, "parent": names[-2], **counts})
 
 
 def _write_lock(project: Project, round_id: str, parent: str, drop: str) -> None:
@@ -147,8 +150,6 @@ def _write_evaluation(project: Project, names: list[str], rng: np.random.Generat
 
 def lineage_of(project: Project, *round_ids: str) -> list[dict[str, Any]]:
     """The lineage as `adapt-inf lineage --json` would list it."""
-    from adapt_inf.tracking.reports import RoundFiles
-
     entries = []
     for round_id in round_ids:
         files = RoundFiles(project, round_id)
