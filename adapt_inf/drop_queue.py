@@ -16,10 +16,10 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from adapt_inf.data.drops import READY, REFUSED, check_name, drop_digest, drop_files, is_name
+from adapt_inf.data.drops import READY, check_name, drop_digest, drop_files, is_name
 from adapt_inf.errors import DropError
 from adapt_inf.files import read_json, room_for, sync_folder, write_json
 from adapt_inf.project import BASE, Project
@@ -29,11 +29,18 @@ _PART = ".part"  # ends the name of a folder that is still being copied
 
 @dataclass(frozen=True)
 class _Place:
-    """A drop's place in the queue, the digest of what it holds once that is known, and whether it may be a repeat."""
+    """A drop's place in the queue.
+
+    Attributes:
+        content: the digest of what it holds, once that is known.
+        again: whether it may hold what a round took already.
+        refused: why its round refused it.
+    """
 
     number: int
     content: str | None = None
     again: bool = False
+    refused: str | None = None
 
 
 def add_drop(project: Project, source: Path, name: str, *, again: bool = False) -> Path:
@@ -61,7 +68,7 @@ def add_drop(project: Project, source: Path, name: str, *, again: bool = False) 
         (beside / READY).touch()
         sync_folder(beside)
         with _locked(project) as queue:
-            _check_name_free(project, name)
+            _check_name_free(project, name, queue)
             _check_new(project, name, content, queue, again=again)
             write_json(_file(project), _with(queue, name, content, again=again))
             if target.exists():
@@ -75,27 +82,25 @@ def add_drop(project: Project, source: Path, name: str, *, again: bool = False) 
 
 def pending_drops(project: Project) -> list[str]:
     """Drops that no round has taken yet, oldest first."""
-    taken = _taken(project)
-    waiting = [name for name in _ready(project) if name not in taken and not (project.drop(name) / REFUSED).exists()]
-    queue = _read(project)
-    if any(name not in queue for name in waiting):
-        if os.access(project.drops, os.W_OK):
-            with _locked(project) as found:
-                queue = found
-        else:  # somebody who may only look
-            queue = _adopt(project, queue)
-    return sorted((name for name in waiting if name in queue), key=lambda name: (queue[name].number, name))
+    taken, queue = _taken(project), _seen(project)
+    waiting = [name for name, place in queue.items() if name not in taken and place.refused is None]
+    return sorted(waiting, key=lambda name: (queue[name].number, name))
 
 
 def refused_drops(project: Project) -> dict[str, str]:
     """Drops that were refused, with the reason."""
-    found = {
-        path.parent.name: path.read_text(encoding="utf-8").strip() for path in project.drops.glob(f"[!.]*/{REFUSED}")
-    }
+    found = {name: place.refused for name, place in _seen(project).items() if place.refused is not None}
     for path in project.drops.glob(f"[!.]*/{READY}"):
         if not is_name(path.parent.name):
             found[path.parent.name] = "Its folder has no name for a drop: rename it."
     return dict(sorted(found.items()))
+
+
+def mark_refused(project: Project, name: str, reason: str) -> None:
+    """Let a drop wait no longer; its folder stays, and may be another user's."""
+    with _locked(project) as queue:
+        if name in queue:
+            write_json(_file(project), _as_json(queue | {name: replace(queue[name], refused=reason)}))
 
 
 def drop_content(project: Project, name: str, round_id: str) -> str:
@@ -124,11 +129,10 @@ def _queue_in_place(project: Project, name: str, *, again: bool) -> Path:
     content = drop_digest(target.resolve(), name)
     with room_for(project.drops), _locked(project) as queue:
         if (taken := _taken(project).get(name)) is not None:
-            raise DropError(name, f"round {taken} took it in", "Drop a copy under another name with `--name`.")
+            raise DropError(name, f"round {taken} took it in already", "Drop a copy under another name with `--name`.")
         _check_new(project, name, content, queue, again=again)
         write_json(_file(project), _with(queue, name, content, again=again))
         (target / READY).touch()
-        (target / REFUSED).unlink(missing_ok=True)
     return target
 
 
@@ -145,14 +149,14 @@ def _copy(source: Path, target: Path, name: str) -> None:
             os.fsync(written.fileno())
 
 
-def _check_name_free(project: Project, name: str) -> None:
+def _check_name_free(project: Project, name: str, queue: dict[str, _Place]) -> None:
     mend = "Give this one another with `--name`."
     if (taken := _taken(project).get(name)) is not None:
         raise DropError(name, f"round {taken} took in a drop of that name", mend)
     pool = project.output(BASE, "pool") / "pool.json"
     if pool.is_file() and name in read_json(pool)["drops"]:
         raise DropError(name, "the pool began with a drop of that name", mend)
-    if project.drop(name).exists() and not (project.drop(name) / REFUSED).exists():
+    if project.drop(name).exists() and not (name in queue and queue[name].refused):
         raise DropError(name, f"there is a drop of that name in {project.drops}", mend)
 
 
@@ -163,8 +167,17 @@ def _check_new(project: Project, name: str, content: str, queue: dict[str, _Plac
     if (taken := _taken_content(project).get(content)) is not None:
         raise DropError(name, f"round {taken} took in the same content", mend)
     for other, place in queue.items():
-        if place.content == content and other != name and not (project.drop(other) / REFUSED).exists():
+        if place.content == content and other != name and not place.refused:
             raise DropError(name, f"the drop {other}, which waits, holds the same content", mend)
+
+
+def _seen(project: Project) -> dict[str, _Place]:
+    """The queue, with the folders that nobody has seen yet."""
+    queue = _read(project)
+    if (found := _adopt(project, queue)) == queue or not os.access(project.drops, os.W_OK):
+        return found  # nothing new, or somebody who may only look
+    with _locked(project) as now:
+        return now
 
 
 @contextmanager

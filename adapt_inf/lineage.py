@@ -8,6 +8,7 @@ was computed from it.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from dataclasses import asdict, dataclass, field, replace
@@ -18,7 +19,7 @@ import yaml
 
 from adapt_inf import history
 from adapt_inf.config import Select, load_params
-from adapt_inf.drop_queue import REFUSED, pending_drops
+from adapt_inf.drop_queue import mark_refused, pending_drops
 from adapt_inf.errors import AdaptInfError, ConfigError, RoundError
 from adapt_inf.files import read_json, write_json, write_text
 from adapt_inf.project import BASE, Project
@@ -261,10 +262,12 @@ def freeze_pipeline(text: str) -> str:
 
 
 def refuse_drop(project: Project, round_id: str, reason: str) -> None:
-    """Take back a round whose drop was refused at ingest: the round goes, the drop stays with the reason beside it."""
-    record = read_round(project, round_id)
-    write_text(project.drop(record.drop) / REFUSED, reason + "\n")
-    shutil.rmtree(project.round(round_id))
+    """Take back a round whose drop was refused at ingest: the round goes, the drop stays, marked with the reason."""
+    mark_refused(project, read_round(project, round_id).drop, reason)
+    away = project.rounds / f".{round_id}.refused"
+    shutil.rmtree(away, ignore_errors=True)
+    os.rename(project.round(round_id), away)  # in one step: half a round could be neither gone on with nor taken back
+    shutil.rmtree(away)
 
 
 def fail_round(project: Project, round_id: str, error: str) -> None:

@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
-from bad_drop import NAME, describe, empty_project, good_drop
+from bad_drop import NAME, describe, empty_project, good_drop, without_privileges
 
-from adapt_inf.data.drops import READY, REFUSED, drop_digest
-from adapt_inf.drop_queue import add_drop, drop_content, pending_drops, refused_drops
+from adapt_inf.data.drops import READY, drop_digest
+from adapt_inf.drop_queue import add_drop, drop_content, mark_refused, pending_drops, refused_drops
 from adapt_inf.errors import DropError
 from adapt_inf.files import folder_digest, write_json
 from adapt_inf.project import Project
@@ -230,7 +230,7 @@ def test_a_name_is_taken_once(project: Project) -> None:
 
 def test_a_refused_drop_is_replaced_by_a_better_one(project: Project) -> None:
     add(project, "a")
-    (project.drop("a") / REFUSED).write_text("drop a: no good sample.\n", encoding="utf-8")
+    mark_refused(project, "a", "drop a: no good sample.")
     assert (pending_drops(project), refused_drops(project)) == ([], {"a": "drop a: no good sample."})
     add(project, "b")
     describe(source(project, "a"), name="a", description="Mended.")
@@ -239,13 +239,25 @@ def test_a_refused_drop_is_replaced_by_a_better_one(project: Project) -> None:
     assert "Mended" in (project.drop("a") / "dataset.yaml").read_text()
 
 
+def test_another_users_drop_is_taken_and_refused_without_writing_into_it(project: Project) -> None:
+    copied(project, "a", 1)
+    (project.drop("a") / READY).chmod(0o444)
+    project.drop("a").chmod(0o555)
+    with without_privileges():
+        assert pending_drops(project) == ["a"]
+        assert drop_content(project, "a", "r001") == drop_digest(project.drop("a"), "a")
+        mark_refused(project, "a", "no good sample")
+    assert (pending_drops(project), refused_drops(project)) == ([], {"a": "no good sample"})
+
+
 def test_a_refused_drop_that_was_mended_where_it_is_waits_again(project: Project) -> None:
     copied(project, "a", 1)
-    (project.drop("a") / REFUSED).touch()
+    mark_refused(project, "a", "no good sample")
+    assert pending_drops(project) == []
     add_drop(project, project.drop("a"), "a")
     assert (pending_drops(project), refused_drops(project)) == (["a"], {})
     take(project, "r001", "a")
-    with pytest.raises(DropError, match="round r001 took it in"):
+    with pytest.raises(DropError, match="round r001 took it in already"):
         add_drop(project, project.drop("a"), "a")
 
 

@@ -27,7 +27,6 @@ from adapt_inf.files import file_digest
 
 DESCRIPTION = "dataset.yaml"
 READY = "READY"  # a drop in drops/ counts once this file stands in it
-REFUSED = "REFUSED"  # why a drop was refused, in its folder
 SPLITS = ("train", "eval")
 _KEYS = ("name", "license", "description", "skill", "metric", "train", "eval", "format")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # becomes part of file names and tags
@@ -156,7 +155,7 @@ def drop_files(root: Path, name: str) -> Iterator[Path]:
             raise DropError(name, f"{_shown(folder, root)} cannot be read ({error.strerror})") from None
         for entry in entries:
             path = Path(entry.path)
-            if entry.name in _LEFT_OUT or (folder == root and entry.name in (READY, REFUSED)):
+            if entry.name in _LEFT_OUT or (folder == root and entry.name == READY):
                 continue
             if entry.name in _OF_DVC:
                 raise DropError(name, f"{_shown(path, root)} is DVC's, and would hide files from it", "Take it out.")
