@@ -108,8 +108,8 @@ def plan_round(project: Project, drop: str | None = None) -> Plan:
         params = load_params(project.params_file)
         lineage.check_selection(params.select, project.params_file)
         name = drop or waiting[0]
-    folder = project.drop(name)
-    if not folder.is_dir():
+    folder = project.drop(Path(name).name)
+    if Path(name).name != name or not folder.is_dir():  # a path
         folder = Path(name).resolve()
         name = read_drop(folder).name
     read, kept = _counts(project, round_id, cached, folder)

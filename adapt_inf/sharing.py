@@ -103,12 +103,13 @@ def remote_of(repo: Repo) -> tuple[str, str]:
 def _records(project: Project, rounds: Sequence[str], base: Sequence[str]) -> list[Record]:
     """What DVC has on record of the rounds, and of base, which every round sits on."""
     known = records(project)
-    paths = list(base)
+    paths: list[str] = []
     for round_id in rounds:
         if round_id != BASE and lineage.read_round(project, round_id).status != "finished":
             raise RoundError(round_id, "it is not finished", "`adapt-inf round` goes on with it.")
         names = TRAVELS[:3] if round_id == BASE else TRAVELS
         paths += [path for name in names if (path := f"rounds/{round_id}/{name}") not in paths]
+    paths += [path for path in base if path not in paths]
     for path in paths:
         if path not in known:
             raise RoundError(Path(path).parts[1], f"DVC has no record of {path}", "`git pull` brings the records.")

@@ -11,6 +11,7 @@ import pytest
 from machine import Machine, copy_project
 from miniature import make_miniature
 from projects import make_project
+from third_round import make_third_round
 
 from adapt_inf.project import Project
 
@@ -46,6 +47,12 @@ def two_rounds(tmp_path_factory: pytest.TempPathFactory, machine: Machine, new_p
 
     done = Project(_once(tmp_path_factory, "ran", make) / "done")
     return copy_project(done, machine.home / "done")
+
+
+@pytest.fixture(scope="session")
+def third_round(tmp_path_factory: pytest.TempPathFactory, machine: Machine, two_rounds: Project) -> Path:
+    """A folder as `make_third_round` fills it; tests that change anything copy it."""
+    return _once(tmp_path_factory, "third_round", lambda home: make_third_round(machine, two_rounds, home))
 
 
 def _once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:

@@ -1,0 +1,64 @@
+"""Two rounds pushed, thinned out by gc and gone on from, here and in a second clone: made once for many tests."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from machine import Machine, copy_project
+from make_drop import make_drop
+
+from adapt_inf.files import read_json, write_json
+from adapt_inf.project import Project
+
+FACTS = "facts.json"
+
+
+def make_third_round(machine: Machine, two_rounds: Project, home: Path) -> None:
+    """Fill `home`: `project` and `clone`, both with a round r003 on r002; `store`, their remote; `third`, the drop.
+
+    facts.json has what `plan` and `gc` said before that round, and what `du` said before and after gc.
+    """
+    project = copy_project(two_rounds, home / "project")
+    root, clone = project.root, home / "clone"
+    drop = make_drop(home / "third", "third", train=64, eval=16, seed=3, form="parquet")
+    machine.run("dvc", "remote", "add", "--default", "store", str(home / "store"), cwd=root)
+    machine.run("adapt-inf", "push", cwd=root)
+    machine.run("git", "clone", "--quiet", str(root), str(clone))
+    leave_something(project)
+    facts: dict[str, Any] = {"before": disk_use(root)}
+    facts["gc"] = json.loads(machine.run("adapt-inf", "gc", "--yes", "--json", cwd=root).stdout)
+    facts["after"] = disk_use(root)
+    facts["verify"] = json.loads(machine.run("adapt-inf", "verify", "--json", cwd=root).stdout)
+    facts["plan"] = json.loads(machine.run("adapt-inf", "plan", "--json", str(drop), cwd=root).stdout)
+    facts["free_before_round"] = disk_use(root)
+    machine.run("adapt-inf", "pull", cwd=clone)
+    for each in (root, clone):
+        machine.run("adapt-inf", "drop", str(drop), cwd=each)
+        machine.run("adapt-inf", "round", cwd=each)
+    facts["lineage"] = [machine.lineage(Project(each)) for each in (root, clone)]
+    write_json(home / FACTS, facts)
+
+
+def leave_something(project: Project) -> None:
+    """What killed runs leave: unfinished work, an output's predecessor, an object that nothing refers to."""
+    for path in (
+        project.work("r001") / "sketch-0123" / "part.npy",
+        project.round("r002") / ".pool.old" / "pool.json",
+        project.root / ".dvc" / "cache" / "files" / "md5" / "00" / "stray",
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * 5000)
+
+
+def disk_use(root: Path) -> int:
+    """Bytes on disk of what rounds left, each file once."""
+    command = ["du", "--summarize", "--total", "--block-size=1", "rounds", ".dvc/cache"]
+    lines = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.splitlines()
+    return int(lines[-1].split()[0])
+
+
+def facts_of(home: Path) -> dict[str, Any]:
+    return read_json(home / FACTS)
