@@ -124,38 +124,6 @@ def test_bad_samples_are_set_aside_and_the_rest_goes_on(project: Project) -> Non
     assert not kept & set(reasons)
 
 
-def _no_description(folder: Path) -> None:
-    (folder / "dataset.yaml").unlink()
-
-
-def _unknown_format(folder: Path) -> None:
-    (folder / "train.json").write_text(json.dumps([{"caption": "a square"}]))
-
-
-def _nothing_good(folder: Path) -> None:
-    shutil.rmtree(folder / "images")
-    (folder / "images").mkdir()
-    rows = [row for row in json.loads((folder / "train.json").read_text()) if "image" in row]
-    (folder / "train.json").write_text(json.dumps(rows))
-
-
-@pytest.mark.parametrize(
-    ("spoil", "reason"),
-    [
-        (_no_description, "it has no dataset.yaml"),
-        (_unknown_format, "unknown format"),
-        (_nothing_good, "samples are bad"),
-    ],
-)
-def test_a_bad_drop_is_refused_and_changes_nothing(project: Project, spoil: Any, reason: str) -> None:
-    spoil(project.drop("squares"))
-    before = folder_digest(project.rounds)
-    with pytest.raises(DropError, match=reason):
-        ingest.run(context(project))
-    assert not project.output("r001", "ingest").exists()
-    assert folder_digest(project.rounds) == before
-
-
 def test_a_drop_that_is_not_there_is_refused(project: Project) -> None:
     with pytest.raises(DropError, match="no folder"):
         ingest.run(context(project, drop="missing"))
