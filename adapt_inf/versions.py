@@ -50,6 +50,13 @@ IGNORED = """\
 """
 
 
+NOT_FOR_DVC = """\
+# Stages that a drop brings are no stages of this project: they would be run.
+/drops/**/dvc.yaml
+/drops/**/*.dvc
+"""
+
+
 def quiet_environment() -> dict[str, str]:
     """The settings that every process of ours runs under: no telemetry, no network, a thread a process.
 
@@ -87,6 +94,7 @@ def create_repository(root: Path, *, git: bool) -> None:
     with contextlib.closing(Repo.init(str(root), no_scm=not git)) as repo, repo.config.edit() as config:
         config["core"].update({"analytics": "false", "check_update": "false"})
         config["cache"]["type"] = CACHE_TYPES.split(",")
+    (root / ".dvcignore").write_text(NOT_FOR_DVC, encoding="utf-8")
     if git:
         (root / ".gitignore").write_text(IGNORED, encoding="utf-8")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from bad_drop import GOOD, NAME, add_line, ask, describe, empty_project, good_drop, take_in, without_privileges
+from dvc.repo import Repo
 
 from adapt_inf.cli import main
 from adapt_inf.config import Ingest, Params, Select
@@ -26,6 +28,7 @@ from adapt_inf.files import folder_digest
 from adapt_inf.project import Project
 from adapt_inf.stages import ingest
 from adapt_inf.stages.context import StageContext
+from adapt_inf.versions import create_repository
 
 
 def described(**changes: Any) -> Callable[[Path], None]:
@@ -240,6 +243,19 @@ def test_what_git_keeps_beside_a_dataset_stays_there(project: Project, tmp_path:
     (folder / ".git").mkdir()
     (folder / ".git" / "HEAD").write_text("ref: x")
     assert not (add_drop(project, folder, NAME) / ".git").exists()
+
+
+@pytest.mark.parametrize("text", ["stages: [broken", "stages: {evil: {cmd: touch evil}}"])
+def test_stages_that_a_drop_brings_are_not_the_projects(project: Project, text: str) -> None:
+    create_repository(project.root, git=False)
+    (project.root / "dvc.yaml").unlink()
+    folder = good_drop(project.drop(NAME))
+    (folder / "dvc.yaml").write_text(text)
+    (folder / "images.dvc").write_text("outs: [")
+    with contextlib.chdir(project.root), contextlib.closing(Repo(".")) as repo:
+        assert repo.reproduce(all_pipelines=True) == []
+        assert repo.status() == {}
+    assert not list(project.root.rglob("evil"))
 
 
 @pytest.mark.parametrize("name", ["a b", "a\nselect: {budget: 1.0}", "é", "x" * 65, "-a"])
