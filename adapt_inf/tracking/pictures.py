@@ -29,6 +29,7 @@ _DPI = 110
 _LABEL_GAP = 0.07  # of the y axis between two labels, which would else cover each other
 _MOST_FIGURES = 900  # cells of a heat map that still get their number
 _MOST_BARS = 60  # clusters shown by name; beyond that the largest ones
+_MOST_ROUNDS = 40  # rounds that have a column of their own; beyond that the latest ones
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,6 @@ def write_pictures(project: Project, round_id: str, lineage: list[dict[str, Any]
         lineage: as `adapt-inf lineage --json`; only the round and its ancestors are shown.
     """
     files = RoundFiles(project, round_id)
-    line = ancestry(lineage, round_id)
     figures: dict[str, Figure] = {}
     if files.matrix.get("skills"):
         columns, rows = matrix_table(files.matrix)
@@ -199,7 +199,9 @@ def write_pictures(project: Project, round_id: str, lineage: list[dict[str, Any]
         average = _averages(rounds, rows)
         curves = [Curve(row[0], row[1], row[4:], rounds.index(row[2]) if row[2] in rounds else 0) for row in rows]
         figures["forgetting"] = skill_curves(rounds, curves, average)
-        figures["accuracy_matrix"] = accuracy_matrix(rounds, names, [row[4:] for row in rows], [row[2] for row in rows])
+        late = max(0, len(rounds) - _MOST_ROUNDS)
+        cells, since = [row[4 + late :] for row in rows], [row[2] for row in rows]
+        figures["accuracy_matrix"] = accuracy_matrix(rounds[late:], names, cells, since)
     clusters = files.selectors.get("clusters", [])
     if clusters:
         figures["cluster_sizes"] = cluster_sizes(clusters)
@@ -207,7 +209,7 @@ def write_pictures(project: Project, round_id: str, lineage: list[dict[str, Any]
             figures["cluster_entropies"] = cluster_entropies(clusters)
     if files.curve.get("curve"):
         figures["curve_of_k"] = curve_of_k(files.curve["curve"], files.curve["k"], files.curve["chosen_by"])
-    if line:
+    if line := ancestry(lineage, round_id)[-_MOST_ROUNDS:]:
         kinds = ("pool_size", "selected", "pruned")
         pool, selected, pruned = ([entry.get(kind) for entry in line] for kind in kinds)
         figures["pool"] = pool_history([entry["round"] for entry in line], pool, selected, pruned)

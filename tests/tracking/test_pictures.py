@@ -31,6 +31,13 @@ def test_a_round_gets_every_picture_and_always_the_same(project: Project) -> Non
             assert max(image.size) < 3000
 
 
+def test_a_long_lineage_shows_its_latest_rounds(project: Project) -> None:
+    line = [{"round": f"r{i:03d}", "parent": f"r{i - 1:03d}", "pool_size": 9} for i in range(1, 201)]
+    (path,) = [path for path in write_pictures(project, "r200", line) if path.stem == "pool"]
+    with Image.open(path) as image:
+        assert max(image.size) < 3000
+
+
 def test_a_round_that_left_nothing_gets_no_picture(tmp_path: Path) -> None:
     assert write_pictures(Project(tmp_path), "r001", []) == []
 
