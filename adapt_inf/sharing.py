@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from adapt_inf import lineage, versions
 from adapt_inf.errors import AdaptInfError, RoundError
+from adapt_inf.files import room_for
 from adapt_inf.project import BASE, Project
 from adapt_inf.storage import Cache, Record, records
 
@@ -47,19 +48,20 @@ def push(project: Project, rounds: Sequence[str]) -> int:
     base = [path for name in TRAVELS[:3] if cache.object(known[path := f"rounds/{BASE}/{name}"].md5).exists()]
     wanted = _records(project, rounds or [lineage.head(project)], base)
     for record in wanted:
-        if not all(cache.object(md5).exists() for md5 in cache.hashes(record.md5)):
+        if not _is_here(cache, record):
             name = Path(record.path).parts[1]
             raise RoundError(
                 name, f"{record.path} is not in DVC's cache", f"Bring it back with `adapt-inf pull {name}`."
             )
-    with _remote(project) as repo:
+    with versions.open_repository(project.root) as repo, _remote(repo):
         return int(repo.push(targets=[record.path for record in wanted]))
 
 
 def pull(project: Project, rounds: Sequence[str]) -> int:
     """Fetch rounds from the default remote and put them in place; how many files came.
 
-    What is here already is hashed first, and what is broken of it removed, so that a pull also mends.
+    What is here already is hashed first, and what is broken of it removed, so that a pull also mends. Where DVC's cache
+    has all of it, no remote is asked.
 
     Args:
         rounds: their names; the head if there are none.
@@ -69,20 +71,24 @@ def pull(project: Project, rounds: Sequence[str]) -> int:
     """
     wanted = _records(project, rounds or [lineage.head(project)], [f"rounds/{BASE}/model"])
     project.drops.mkdir(exist_ok=True)  # git does not carry the drops
-    with _remote(project) as repo:
-        name, url = remote_of(repo)
-        cache = Cache.of(project)
+    cache, targets, fetched = Cache.of(project), [record.path for record in wanted], 0
+    with room_for(project.rounds), versions.open_repository(project.root) as repo:
         for record in wanted:
             _remove_broken(project, cache, record)
-        targets = [record.path for record in wanted]
-        fetched = int(repo.fetch(targets=targets))
-        for record in wanted:  # DVC only logs what a remote lacks
-            if any(not cache.object(md5).exists() for md5 in cache.hashes(record.md5)):
-                problem = f"it does not have all of {record.path}"
-                mend = f"`adapt-inf push {Path(record.path).parts[1]}` where that round was made, then pull again."
-                raise RemoteError(name, url, problem, mend)
+        if not all(_is_here(cache, record) for record in wanted):
+            with _remote(repo) as (name, url):
+                fetched = int(repo.fetch(targets=targets))
+                for record in wanted:  # DVC only logs what a remote lacks
+                    if not _is_here(cache, record):
+                        problem = f"it does not have all of {record.path}"
+                        made = f"`adapt-inf push {Path(record.path).parts[1]}` where that round was made"
+                        raise RemoteError(name, url, problem, f"{made}, then pull again.")
         repo.checkout(targets=targets, force=True)
-        return fetched
+    return fetched
+
+
+def _is_here(cache: Cache, record: Record) -> bool:
+    return all(cache.object(md5).exists() for md5 in cache.hashes(record.md5))
 
 
 def remote_of(repo: Repo) -> tuple[str, str]:
@@ -117,25 +123,24 @@ def _records(project: Project, rounds: Sequence[str], base: Sequence[str]) -> li
 
 
 @contextmanager
-def _remote(project: Project) -> Iterator[Repo]:
-    """The DVC repository, with its remote's faults in our words."""
+def _remote(repo: Repo) -> Iterator[tuple[str, str]]:
+    """The default remote's name and address; its faults, in our words."""
     from dvc.exceptions import DvcException
 
-    with versions.open_repository(project.root) as repo:
-        name, url = remote_of(repo)
-        if "://" not in url and not Path(url).parent.is_dir():
-            raise RemoteError(name, url, "there is no such folder", "Mount it, or `dvc remote modify` names another.")
-        with _logged() as problems:
-            try:
-                yield repo
-            except AdaptInfError:
+    name, url = remote_of(repo)
+    if "://" not in url and not Path(url).parent.is_dir():
+        raise RemoteError(name, url, "there is no such folder", "Mount it, or `dvc remote modify` names another.")
+    with _logged() as problems:
+        try:
+            yield name, url
+        except AdaptInfError:
+            raise
+        # What a remote raises depends on its library (fsspec, botocore, ...): none shares a class with another.
+        except Exception as error:
+            causes = [*problems, *_causes(error)]
+            if not any(isinstance(each, DvcException | OSError) or _of_a_cloud(each) for each in causes):
                 raise
-            # What a remote raises depends on its library (fsspec, botocore, ...): none shares a class with another.
-            except Exception as error:
-                causes = [*problems, *_causes(error)]
-                if not any(isinstance(each, DvcException | OSError) or _of_a_cloud(each) for each in causes):
-                    raise
-                raise RemoteError(name, url, *_in_our_words(causes)) from error
+            raise RemoteError(name, url, *_in_our_words(causes)) from error
 
 
 @contextmanager

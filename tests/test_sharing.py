@@ -118,6 +118,13 @@ def test_a_pull_mends_what_is_broken(clone: Project) -> None:
     assert Verifier(clone).check("r002").faults == []
 
 
+def test_what_the_cache_still_has_comes_back_without_a_remote(project: Project) -> None:
+    for name in ("pool", "model"):
+        shutil.rmtree(project.output("r001", name))
+    assert pull(project, ["r001"]) == 0
+    assert Verifier(project).check("r001").faults == []
+
+
 def test_what_cannot_be_sent_or_fetched_is_named(project: Project, tmp_path: Path) -> None:
     with pytest.raises(AdaptInfError, match=r"has no remote(.|\n)*dvc remote add -d store"):
         push(project, [])

@@ -72,6 +72,7 @@ def _others(faults: int) -> str:
 
 def _gc(options: argparse.Namespace) -> None:
     from adapt_inf.project import Project
+    from adapt_inf.promotion import settle
     from adapt_inf.room import find_room, free, room_table
     from adapt_inf.writer import writer_lock
 
@@ -83,6 +84,7 @@ def _gc(options: argparse.Namespace) -> None:
     freed = 0
     if go:
         with writer_lock(project):
+            settle(project)  # a round whose end was cut off still reads what may go
             freed = free(find_room(project))  # what it is now: a round may have ended since the question
     if options.json:
         parts = [{"round": each.round, "what": each.what, "bytes": each.bytes} for each in rooms]
