@@ -163,7 +163,7 @@ def be_stage(root: Path, stage: str) -> None:
     runner.run_stage(Project(root), ROUND, stage)
 
 
-def against_released(n: int, k: int, repeat: int = 3) -> dict[str, Any]:
+def against_released(n: int, k: int, repeat: int = 9) -> dict[str, Any]:
     """Choice of experts, budgets and coverage sampling over all clusters, ours and the released way."""
     rng = np.random.default_rng(1)
     cluster = np.sort(rng.choice(k, n, p=rng.dirichlet(np.full(k, 3.0))))

@@ -54,7 +54,7 @@ from adapt_inf.sketching.gradients import Plan, Sketcher
 from adapt_inf.sketching.projections import CountSketch
 
 DIMS = (512, 1024, 2048, 4096)
-WIDE = (*DIMS, 8192, 16_384)  # of ours, whose cost hardly depends on it
+WIDE = (512, 1024, 2048, 2560, 4096, 8192, 12_288, 16_384)  # of ours, whose cost hardly depends on it
 GROUP = 2**16  # coordinates at a time, or one map where it has more
 NEIGHBOURS = 10
 RATE = 3e-3  # of the adapter's training: the demo's
