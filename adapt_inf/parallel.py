@@ -147,6 +147,7 @@ class MeetingPlace:
         """How worker `rank`, which calls this once, adds up with the others."""
         if self._workers == 1:
             return alone
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # else it listens on whatever this machine's name stands for
         store = dist.FileStore(str(Path(self._folder.name) / "store"), self._workers)
         dist.init_process_group("gloo", store=store, rank=rank, world_size=self._workers)
         return _sum_over_workers

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,23 @@ from projects import make_project
 from third_round import make_third_round
 
 from adapt_inf.project import Project
+
+WATCHED = Path(__file__).parent / "watched"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing that a test starts or does may leave this machine: see tests/watched/sitecustomize.py."""
+    seen = tmp_path_factory.mktemp("sockets") / "seen"
+    os.environ["SOCKETS_SEEN"] = str(seen)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(WATCHED), os.environ.get("PYTHONPATH")]))
+    spec = importlib.util.spec_from_file_location("watched", WATCHED / "sitecustomize.py")
+    assert spec is not None
+    assert spec.loader is not None
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))  # in this process, which has begun without it
+    yield
+    left = [line for line in seen.read_text().splitlines() if line.startswith("away")] if seen.exists() else []
+    assert left == []
 
 
 @pytest.fixture(scope="session")
