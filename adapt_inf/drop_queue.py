@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from adapt_inf.data.drops import READY, check_name, drop_digest, drop_files, is_name
-from adapt_inf.errors import DropError
+from adapt_inf.errors import DropError, NoRoomError
 from adapt_inf.files import read_json, room_for, sync_folder, write_json
 from adapt_inf.project import BASE, Project
 
@@ -138,6 +138,9 @@ def _queue_in_place(project: Project, name: str, *, again: bool) -> Path:
 
 def _copy(source: Path, target: Path, name: str) -> None:
     """Copy a drop's files; a link stays a link, to the same place within the copy."""
+    needed = sum(file.lstat().st_size for file in drop_files(source, name))
+    if needed > (free := shutil.disk_usage(target).free):
+        raise NoRoomError(target.parent, free, needed)  # before it takes the last room from a round at work
     for file in drop_files(source, name):
         copy = target / file.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)

@@ -75,9 +75,12 @@ class StageInputError(AdaptInfError):
 
 
 class NoRoomError(AdaptInfError):
-    def __init__(self, folder: Path, free: int) -> None:
+    """A disk that is full, or would be with the `needed` bytes that are known beforehand."""
+
+    def __init__(self, folder: Path, free: int, needed: int | None = None) -> None:
+        wanted = f", of {needed / 2**20:.1f} MB needed" if needed is not None else ""
         super().__init__(
-            f"{folder}: the disk is full ({free / 2**20:.0f} MB free).",
+            f"{folder}: the disk is full ({free / 2**20:.1f} MB free{wanted}).",
             "Nothing half-written was left in place. Free some room (`adapt-inf gc` shows what it could), then run the "
             "same command again.",
         )
