@@ -61,12 +61,14 @@ def add_drop(project: Project, source: Path, name: str, *, again: bool = False) 
     source = source.resolve()
     if source == target.resolve():
         return _queue_in_place(project, name, again=again)
+    if project.root.resolve().is_relative_to(source):
+        raise DropError(name, f"the project {project.root} lies in it", "Drop a folder with nothing but the dataset.")
     project.drops.mkdir(exist_ok=True)
     with room_for(project.drops), _beside(project, name) as beside:
         _copy(source, beside, name)
         content = drop_digest(beside, name)
         (beside / READY).touch()
-        sync_folder(beside)
+        os.sync()  # once: for each of a million pictures it would take an hour
         with _locked(project) as queue:
             _check_name_free(project, name, queue)
             _check_new(project, name, content, queue, again=again)
@@ -148,8 +150,6 @@ def _copy(source: Path, target: Path, name: str) -> None:
             os.symlink(os.path.relpath(os.path.realpath(file), file.parent), copy)
             continue
         shutil.copyfile(file, copy, follow_symlinks=False)
-        with open(copy, "rb") as written:
-            os.fsync(written.fileno())
 
 
 def _check_name_free(project: Project, name: str, queue: dict[str, _Place]) -> None:

@@ -143,7 +143,7 @@ def test_killed_at_any_moment_a_drop_waits_or_is_not_there(project: Project, mon
 class Kill:
     """End the process before its n-th call that changes a file."""
 
-    CALLS = ("rename", "replace", "mkdir", "symlink", "fsync", "open", "unlink", "rmdir")
+    CALLS = ("rename", "replace", "mkdir", "symlink", "sync", "fsync", "open", "unlink", "rmdir")
 
     def __init__(self, after: int) -> None:
         self.left = after
@@ -170,6 +170,13 @@ def test_what_a_killed_copy_left_goes_and_what_is_being_copied_stays(project: Pr
     add(project, "a")
     assert [path.name for path in project.drops.glob(".*.part")] == [".alive.2.part"]
     os.close(held)
+
+
+def test_a_folder_around_the_project_is_no_drop(project: Project) -> None:
+    describe(project.root.parent)
+    with pytest.raises(DropError, match=r"the project .* lies in it"):
+        add_drop(project, project.root.parent, "a")
+    assert [path.name for path in project.drops.iterdir()] == []
 
 
 # The same content
