@@ -12,11 +12,13 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
+from adapt_inf.errors import AdaptInfError
 from adapt_inf.project import Project
 
 DIRECTORY = ".dir"  # at the end of a folder's hash
@@ -76,22 +78,32 @@ def records(project: Project) -> dict[str, Record]:
     root = project.root
     found: dict[str, Record] = {}
     for file in (*project.rounds.glob("*/*.dvc"), *project.rounds.glob("*/dvc.lock")):
-        place = file.relative_to(root)
-        found |= {each.path: each for each in parse_records(file.read_text(encoding="utf-8"), place)}
+        found |= {each.path: each for each in _read(root, file)}
     return found
 
 
 def all_records(project: Project) -> Iterator[Record]:
-    """Every record anywhere in the project, now or in any commit that a branch or tag of git still reaches."""
+    """Every record anywhere in the project, now or in any commit that a branch or tag of git still reaches.
+
+    Raises:
+        AdaptInfError: a file of today that cannot be read: what it names is not known.
+    """
     root = project.root
     for folder, names, files in os.walk(root):
-        names[:] = [name for name in names if name not in (".git", ".dvc", "drops", "mlartifacts")]
-        for name in files:
-            if _holds_records(name):
-                file = Path(folder) / name
-                yield from parse_records(file.read_text(encoding="utf-8"), file.relative_to(root))
+        inside = Path(folder) == project.drops  # of a dataset: perhaps a million pictures
+        names[:] = [] if inside else [name for name in names if name not in (".git", ".dvc", "mlartifacts")]
+        for name in filter(_holds_records, files):
+            yield from _read(root, Path(folder) / name)
     if (root / ".git").exists():
         yield from _committed_records(root)
+
+
+def _read(root: Path, file: Path) -> list[Record]:
+    try:
+        return list(parse_records(file.read_text(encoding="utf-8"), file.relative_to(root)))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        mend = "`git checkout` that file, or remove it if `adapt-inf round` may compute its round again."
+        raise AdaptInfError(f"{file} is no YAML.", mend) from None
 
 
 def parse_records(text: str, file: Path) -> Iterator[Record]:
@@ -123,5 +135,6 @@ def _committed_records(root: Path) -> Iterator[Record]:
         start = answer.stdout.index(b"\n", at) + 1
         _, kind, size = answer.stdout[at:start].split()
         if kind == b"blob":
-            yield from parse_records(answer.stdout[start : start + int(size)].decode(), path)
+            with suppress(yaml.YAMLError, UnicodeDecodeError):  # DVC cannot read what it names either
+                yield from parse_records(answer.stdout[start : start + int(size)].decode(), path)
         at = start + int(size) + 1
