@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from prefect import flow, get_client
 from prefect.client.schemas.filters import (
-    DeploymentFilter,
-    DeploymentFilterName,
+    FlowFilter,
+    FlowFilterName,
     FlowRunFilter,
     FlowRunFilterState,
     FlowRunFilterStateType,
@@ -24,7 +24,6 @@ from prefect.states import Completed
 
 from adapt_inf import lineage, promotion
 from adapt_inf.project import Project
-from flows.names import deployment_name
 
 _DAYS = 365  # that a form stays open; the round waits on without it, for `adapt-inf promote`
 _OPEN = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED]
@@ -66,23 +65,22 @@ def describe(project: Project, round_id: str) -> str:
 
 
 def match_forms(project: Project) -> None:
-    """See that each round that waits has an open form, and no other has one, where forms are served."""
-    awaiting = set(lineage.awaiting(project))
-    name = deployment_name(project, "approve")
+    """See that each round that waits has an open form, and no other has one, where forms are deployed."""
+    awaiting, root = set(lineage.awaiting(project)), str(project.root)
+    of_approve = FlowFilter(name=FlowFilterName(any_=[approve.name]))
     with get_client(sync_client=True) as client:
-        served = client.read_deployments(
-            deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[name])), limit=1
-        )
-        if not served:
+        found = client.read_deployments(flow_filter=of_approve)
+        deployed = [each for each in found if each.parameters.get("root") == root]
+        if not deployed:
             return
-        states = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_OPEN)))
-        forms = client.read_flow_runs(
-            deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[name])), flow_run_filter=states
-        )
+        is_open = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_OPEN)))
+        forms = client.read_flow_runs(flow_filter=of_approve, flow_run_filter=is_open)
+        forms = [form for form in forms if form.parameters.get("root") == root]
         for form in forms:
-            if form.parameters["round_id"] not in awaiting and form.state and form.state.is_paused():
-                verdict = lineage.read_round(project, form.parameters["round_id"]).verdict
+            round_id = form.parameters["round_id"]
+            if round_id not in awaiting and form.state and form.state.is_paused():
+                verdict = lineage.read_round(project, round_id).verdict
                 client.set_flow_run_state(form.id, Completed(message=f"{verdict} elsewhere"), force=True)
         for round_id in awaiting - {form.parameters["round_id"] for form in forms}:
-            parameters = {"root": str(project.root), "round_id": round_id}
-            client.create_flow_run_from_deployment(served[0].id, parameters=parameters, name=f"approve {round_id}")
+            parameters = {"root": root, "round_id": round_id}
+            client.create_flow_run_from_deployment(deployed[0].id, parameters=parameters, name=f"approve {round_id}")

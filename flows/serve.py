@@ -69,7 +69,11 @@ def deployments(project: Project) -> list[RunnerDeployment]:
         found.append(of_drain("poll", schedule=Interval(timedelta(seconds=schedule.poll_seconds))))
     if schedule.cron is not None:
         found.append(of_drain("cron", schedule=_cron(project, schedule.cron, schedule.timezone)))
-    form = approve.to_deployment(deployment_name(project, "approve"), entrypoint_type=EntrypointType.MODULE_PATH)
+    form = approve.to_deployment(
+        deployment_name(project, "approve"),
+        parameters={"root": str(project.root)},
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
     return [*found, form]
 
 
