@@ -55,7 +55,7 @@ def stratify(values: FloatArray, strata: int = 50, tail: float = 0.05) -> NDArra
     if n == 0:
         return np.full(len(values), strata, dtype=np.int32)
     out = int(tail * n + 1e-9)  # 1e-9: 0.07 * 100 is 7
-    low, high = _smallest(known, out), -_smallest(-known, out)
+    low, high = _bounds(known, out)
     # Halves keep the width finite for any two finite scores.
     width = high / 2 - low / 2
     inside = np.zeros(n, dtype=np.int32)
@@ -75,16 +75,19 @@ def stratify(values: FloatArray, strata: int = 50, tail: float = 0.05) -> NDArra
     return codes
 
 
-def _smallest(values: FloatArray, rank: int) -> float:
-    """The value with `rank` smaller ones (or equal and before it), where that is a small share of them.
+def _bounds(values: FloatArray, rank: int) -> tuple[float, float]:
+    """The values that `rank` others lie below and above (or are equal to).
 
-    Only those up to a bound are looked at. A few of the values give one that is high enough, but for bad luck.
+    Where that is a small share of them, only the outermost are looked at: those beyond two values that a few of them
+    give, and that lie far enough inside, but for bad luck.
     """
     few = np.sort(values[:: max(1, len(values) // 256)])
-    share = rank / len(values)
-    bound = few[min(len(few) - 1, int(len(few) * share + 4 * (len(few) * share) ** 0.5) + 1)]
-    outer = values[values <= bound]
-    return float(np.partition(outer if len(outer) > rank else values, rank)[rank])
+    outside = len(few) * rank / len(values)
+    reach = min(len(few) - 1, int(outside + 4 * outside**0.5) + 1)
+    lowest, highest = values[values <= few[reach]], values[values >= few[-1 - reach]]
+    low = np.partition(lowest if len(lowest) > rank else values, rank)[rank]
+    high = np.partition(highest if len(highest) > rank else values, -1 - rank)[-1 - rank]
+    return float(low), float(high)
 
 
 def coverage_sample(

@@ -90,14 +90,15 @@ def histograms(values: FloatArray, sizes: IntArray, bins: IntArray, places: IntA
     first = np.arange(rows) * (bins + 2.0)[:, None]
     shift = first + (bins / 2 + 1)[:, None] - mean * scale
     counts = np.zeros((k, rows, int(bins.max(initial=0))), dtype=np.int64)
-    for cluster, (part, own) in enumerate(zip(parts, bins.tolist(), strict=True)):
-        part *= scale[cluster, :, None]
-        part += shift[cluster, :, None]
-        np.fmax(part, first[cluster, :, None], out=part)  # of nan and a number: the number
-        np.minimum(part, first[cluster, :, None] + (own + 1), out=part)
+    columns = (array[:, :, None] for array in (scale, shift, first, first + (bins + 1.0)[:, None]))
+    for part, own, found, by, to, least, most in zip(parts, bins.tolist(), counts, *columns, strict=True):
+        part *= by
+        part += to
+        np.fmax(part, least, out=part)  # of nan and a number: the number
+        np.minimum(part, most, out=part)
         place = places[: part.size]
         np.copyto(place.reshape(part.shape), part, casting="unsafe")
-        counts[cluster, :, :own] = np.bincount(place, minlength=rows * (own + 2)).reshape(rows, own + 2)[:, 1:-1]
+        found[:, :own] = np.bincount(place, minlength=rows * (own + 2)).reshape(rows, own + 2)[:, 1:-1]
     counts[scant] = 0
     return counts
 
