@@ -236,6 +236,24 @@ def test_no_head_goes_where_no_round_may_build(project: Project) -> None:
     assert (lineage.head(project), len(moves(project))) == ("r002", 2)
 
 
+def test_a_round_that_git_would_not_take_ends_once_it_does(project: Project) -> None:
+    round_id = run_stages(project, "third")
+    hook = project.root / ".git" / "hooks" / "pre-commit"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\necho not today >&2; exit 1\n", encoding="utf-8")
+    hook.chmod(0o755)
+    with pytest.raises(AdaptInfError, match=r"git commit failed .*not today\.\n  Mend it there"):
+        conclude(project, round_id)
+    lineage.fail_round(project, round_id, "git commit failed")  # as the flow does
+    assert lineage.has_work(project)
+    hook.unlink()
+    promotion.settle(project)
+    record = lineage.read_round(project, round_id)
+    assert (record.status, record.verdict, record.error) == ("finished", "passed", None)
+    assert moves(project)[2:] == [("r002", "r003", "round")]
+    assert aliases(project)["champion"] == "r003"
+
+
 def test_no_head_moves_while_another_process_is_at_work(project: Project) -> None:
     with writer_lock(project), pytest.raises(AdaptInfError, match="is at work here"):
         rollback(project, "r001")

@@ -21,6 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapt_inf.errors import AdaptInfError
 from adapt_inf.files import fingerprint
 from adapt_inf.project import Project
 
@@ -73,12 +74,19 @@ def connect(project: Project) -> Store:
 def _connect(root: Path, name: str, uri: str) -> Store:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")  # half a minute; MLflow's own 7 are four
     from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
 
     for noisy in ("alembic", "mlflow.store.db.utils"):  # a page of migrations on every new project
         logging.getLogger(noisy).setLevel(logging.WARNING)
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-    experiment = client.get_experiment_by_name(name)
+    try:
+        experiment = client.get_experiment_by_name(name)
+    except MlflowException as error:
+        problem = (str(error).splitlines() or ["no word why"])[0].partition(" failed with")[0]
+        mend = "See to it that it runs and that MLFLOW_TRACKING_URI is right, then give the same command again."
+        raise AdaptInfError(f"MLflow at {uri} does not answer ({problem}).", mend) from error
     if experiment is not None:
         return Store(client, experiment.experiment_id)
     # A tracking server keeps artifacts where it was told to; our own store keeps them in the project.

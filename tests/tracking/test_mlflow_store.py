@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 from mlflow.utils.validation import _validate_metric_name
 from tracked_project import empty_project
 
+from adapt_inf.errors import AdaptInfError
 from adapt_inf.project import Project
 from adapt_inf.tracking.store import connect, metric_key, open_store, skill_key
 
@@ -33,6 +34,13 @@ def test_the_environment_names_another_store(project: Project, tmp_path: Path, m
     assert open_store(project).get_experiment_by_name("garden") is not None
     assert (tmp_path / "elsewhere.db").is_file()
     assert not MlflowClient(f"sqlite:///{project.root / 'mlflow.db'}").get_experiment_by_name("garden")
+
+
+def test_a_server_that_does_not_answer_is_named(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(AdaptInfError, match=r"MLflow at http://127.0.0.1:9 does not answer .*\n.*MLFLOW_TRACKING_URI"):
+        open_store(project)
 
 
 @settings(max_examples=200, deadline=None)
