@@ -35,6 +35,7 @@ IMAGE_TOKEN = "<image>"
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 _INLINE = ("image", "path", "url", "image_url")  # keys under which an image part may carry its own picture
 _DETECT = 100  # records looked at to know a split's layout
+_MOST_IMAGES = 256  # of a sample: all are in memory at once
 _LONGEST_NAME = 200  # characters of an id or a skill
 
 _IMAGE: None = None  # an image among the parts of a turn while it is read
@@ -156,6 +157,8 @@ def _read_sample(drop: Drop, layout: str, record: dict[str, Any], sample_id: str
     turns = _turns(record, layout, inline)
     _check_turns(turns)
     values = _listed(record.get("images")) or _listed(record.get("image")) or inline
+    if len(values) > _MOST_IMAGES:
+        raise BadSample("image_tokens", f"it shows {len(values)} images; a sample has at most {_MOST_IMAGES}")
     messages = _place_images(turns, len(values))
     # Beside the drop's own folder, the two places where datasets keep pictures that they name without one.
     folders = (drop.root, drop.root / place.rpartition("/")[0], drop.root / "images")

@@ -114,6 +114,7 @@ LINES: dict[str, tuple[Any, str, str]] = {
         "image_tokens",
         "1 image tokens for 2 images",
     ),
+    "a million images": (ask("What?", image=["images/0.png"] * 1_000_000), "image_tokens", "at most 256"),
     "token in the answer": (ask("What?", "<image>", image="images/0.png"), "image_tokens", "in the assistant's turn"),
     "id of a list": (ask("What?", id=[1]), "id", "no printable text"),
     "id of a fraction": (ask("What?", id=1.5), "id", "no printable text"),
