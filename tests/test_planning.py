@@ -16,7 +16,7 @@ from adapt_inf.errors import AdaptInfError, DropError, RoundError
 from adapt_inf.files import read_json
 from adapt_inf.planning import plan_round, plan_table
 from adapt_inf.project import Project
-from adapt_inf.stages.runner import STAGES, stage_outcome
+from adapt_inf.stages.runner import OUTPUTS, STAGES, stage_outcome
 
 
 @pytest.fixture
@@ -54,12 +54,11 @@ def test_time_memory_and_disk_are_of_the_right_size(
     assert plan["memory_mb"] == pytest.approx(peak, rel=0.2)
     for each in plan["stages"]:
         assert each["disk_bytes"] is not None
-    added = sum(
-        path.stat().st_blocks * 512
-        for path in Project(third_round / "project").round("r003").rglob("*")
-        if path.is_file() and ".work" not in path.parts and "pictures" not in path.parts and "log" not in path.parts
-    )
-    assert 0.5 < plan["disk_bytes"] / added < 2
+    rounds = Project(third_round / "project").rounds
+    before = {path.stat().st_ino for path in rounds.glob("[rb]*/*/**/*") if "r003" not in path.parts}
+    outputs = [path for name in OUTPUTS.values() for path in (rounds / "r003" / name).rglob("*") if path.is_file()]
+    added = {path.stat().st_ino: path.stat().st_size for path in outputs if path.stat().st_ino not in before}
+    assert 0.5 < plan["disk_bytes"] / sum(added.values()) < 2
 
 
 def test_without_a_round_on_this_machine_times_are_unknown(new_project: Project) -> None:
