@@ -48,6 +48,20 @@ def test_strata_agree_with_the_definition(values, strata, tail):
     assert stratify(values, strata, tail).tolist() == stratify_slowly(values.tolist(), strata, tail)
 
 
+@pytest.mark.parametrize("n", [257, 1500, 5000])
+@pytest.mark.parametrize("shape", ["as drawn", "ascending", "every step far out", "every step the same"])
+def test_the_tails_of_many_samples_are_exact_in_any_order(n, shape):
+    values = np.random.default_rng(n).exponential(size=n)
+    step = n // 256  # the samples that are looked at first
+    if shape == "ascending":
+        values = np.sort(values)
+    elif shape == "every step far out":
+        values[::step] = np.where(np.arange(len(values[::step])) % 2, 1e3, -1e3)
+    elif shape == "every step the same":
+        values[::step] = 1.0
+    assert stratify(values).tolist() == stratify_slowly(values.tolist(), 50, 0.05)
+
+
 @given(values_of, st.integers(0, 80), st.integers(1, 20), st.sampled_from([0.0, 0.05, 0.2]), st.integers(0, 5))
 @settings(max_examples=400)
 def test_exactly_the_budget_no_duplicate_tails_last_equal_strata(values, budget, strata, tail, seed):
