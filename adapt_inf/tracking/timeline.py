@@ -57,7 +57,9 @@ def log_timeline(project: Project, lineage: list[dict[str, Any]]) -> str | None:
     pictures = project.round(tip) / "pictures"
     if pictures.is_dir():
         store.client.log_artifacts(run_id, str(pictures), "pictures")
-    note = f"Every figure over the rounds: step = number of the round.\n\n```\n{lineage_table(lineage)}\n```"
+    # Not where the head is: it moves on, and this stays.
+    table = lineage_table([{key: value for key, value in entry.items() if key != "head"} for entry in lineage])
+    note = f"Every figure over the rounds: step = number of the round.\n\n```\n{table}\n```"
     write(store, run_id, tags={_LOGGED: _mark(points, len(points)), NOTE: note})
     if run.info.status != "FINISHED":
         store.client.set_terminated(run_id)

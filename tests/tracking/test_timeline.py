@@ -54,8 +54,10 @@ def test_a_branch_is_a_run_beside_the_one_it_left(project: Project) -> None:
     add_round(project, "r003")
     first, second, third = lineage_of(project, "r001", "r002", "r003")
     log_timeline(project, [first])
-    log_timeline(project, [first, second])
+    run_id = log_timeline(project, [first, second | {"head": True}])
     assert branches(project) == {"timeline base to r002": [1, 2]}
+    note = connect(project).client.get_run(run_id).data.tags["mlflow.note.content"]
+    assert "r002   flags" in note, "the head, which moves on, is not marked"
     branch = [first, third | {"parent": "r001"}]
     log_timeline(project, branch)
     assert branches(project) == {"timeline base to r002": [1, 2], "timeline base to r003": [1, 3]}
