@@ -50,7 +50,14 @@ class StagePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """A round that would run. `overhead_seconds`: between stages, in all (processes that start, hashing, tracking)."""
+    """A round that would run.
+
+    Attributes:
+        measured: earlier rounds whose times and memory these are.
+        awaiting: rounds that wait for approval; this one begins only after it.
+        overhead_seconds: between stages, in all (processes that start, hashing, tracking).
+        free_bytes: on the project's disk.
+    """
 
     round: str
     parent: str
@@ -58,6 +65,7 @@ class Plan:
     strategy: str
     stages: list[StagePlan]
     measured: list[str]
+    awaiting: list[str]
     overhead_seconds: float | None
     free_bytes: int
 
@@ -139,6 +147,7 @@ def plan_round(project: Project, drop: str | None = None) -> Plan:
         strategy=params.select.strategy,
         stages=stages,
         measured=earlier.rounds,
+        awaiting=lineage.awaiting(project),
         overhead_seconds=None if overhead is None else overhead * (len(STAGES) - len(cached)),
         free_bytes=shutil.disk_usage(project.root).free,
     )
@@ -325,6 +334,8 @@ def _remarks(plan: Plan) -> Iterable[str]:
         yield f"Times and memory by {', '.join(plan.measured)} on this machine."
     else:
         yield "No round has ended on this machine: times and memory are not known yet."
+    for each in plan.awaiting:
+        yield f"Round {each} waits for approval; this one begins after `adapt-inf promote {each}` (or its `--decline`)."
     if plan.disk_bytes > plan.free_bytes:
         left = f"{plan.free_bytes / 1e6:,.0f} MB"
         yield f"The disk has {left} left, which is too little. `adapt-inf gc` shows what may go."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,11 +113,10 @@ def test_what_stands_in_the_way_is_named(two_rounds: Project, tmp_path: Path) ->
         plan_round(project, str(drop))
 
 
-def test_a_full_disk_is_foreseen(two_rounds: Project, tmp_path: Path) -> None:
-    from dataclasses import replace
-
+def test_a_full_disk_and_a_round_that_waits_for_approval_are_foreseen(two_rounds: Project, tmp_path: Path) -> None:
     plan = plan_round(two_rounds, str(make_drop(tmp_path / "later", "later")))
     assert "too little" not in plan_table(plan)
     assert "too little" in plan_table(replace(plan, free_bytes=1000))
+    assert "begins after `adapt-inf promote r002`" in plan_table(replace(plan, awaiting=["r002"]))
     assert plan.to_json()["disk_bytes"] == plan.disk_bytes == sum(each.disk_bytes or 0 for each in plan.stages)
     assert read_json(two_rounds.rounds / "head.json") == {"round": "r002"}
