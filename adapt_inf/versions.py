@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -127,22 +128,27 @@ def _causes(error: BaseException | None) -> Iterator[str]:
 
 
 class StageFailedError(RoundError):
-    """A stage's command ended badly and named nothing to mend. `may_pass`: another attempt may come out better."""
+    """A stage's command ended badly and named nothing to mend.
+
+    `may_pass`: another attempt may come out better. `interrupted`: by Ctrl-C, which DVC lets the stage have alone.
+    """
 
     def __init__(self, round_id: str, stage: str, problem: str, printed: Sequence[str] = ()) -> None:
         self.stage = stage
         self.problem = problem
-        status = re.search(r"exited with (-?\d+)", problem)
+        found = re.search(r"exited with (-?\d+)", problem)
+        status = int(found[1]) if found else None
+        self.interrupted = status in (-signal.SIGINT, 128 + signal.SIGINT)
         # Not where the command says that it is wrong (1: a Python error; 2, 126, 127: the shell's); a killed one, a
         # full disk (EX_TEMPFAIL) and DVC that found its lock taken may.
-        self.may_pass = status is None or int(status[1]) not in (1, 2, 126, 127)
+        self.may_pass = status not in (1, 2, 126, 127)
         shown = "".join(f"\n  | {line}" for line in printed)
         super().__init__(
             round_id,
             f"stage {stage} failed ({problem.rstrip('.')})"
             + (f", and these were its last lines:{shown}" if shown else ""),
-            f"All that it printed stands in rounds/{round_id}/log/{stage}.log; `adapt-inf stage {stage} {round_id}` runs "
-            "it alone, and `adapt-inf round` goes on from here.",
+            f"All that it printed stands in rounds/{round_id}/log/{stage}.log; `adapt-inf stage {stage} {round_id}` "
+            "runs it alone, and `adapt-inf round` goes on from here.",
         )
 
 

@@ -29,7 +29,11 @@ from flows.round import lifelong_round, say
 from flows.stale import crash_runs_of
 
 
-@flow(name="drain", flow_run_name="drain {root}")
+def _name() -> str:
+    return f"drain {Path(runtime.flow_run.parameters['root']).name}"
+
+
+@flow(name="drain", flow_run_name=_name)
 def drain(root: str, served: bool = False) -> list[str] | State[Any]:
     """Work off the queue of the project at `root`; the rounds that were done.
 

@@ -81,6 +81,9 @@ def run_stage(root: str, round_id: str, stage: str) -> dict[str, Any]:
         with following(log_file(project, round_id, stage), get_run_logger()):
             ran = versions.reproduce(project, round_id, stage)
     except StageFailedError as error:
+        if error.interrupted:
+            kill_children()
+            raise KeyboardInterrupt from error
         fault = stage_fault(project, round_id, stage)
         if fault is None:
             say(f"  {round_id} {stage} failed: {error.problem}")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 from machine import Machine
 
 from adapt_inf.project import Project
@@ -95,4 +96,16 @@ def until(true: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any
     while not (found := true()):
         assert time.monotonic() < deadline, f"waited {patience:.0f} s in vain: {what}"
         time.sleep(0.1)
+    return found
+
+
+def processes_in(project: Project) -> list[psutil.Process]:
+    """What runs in the project's folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if Path(process.cwd()) == project.root and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
     return found

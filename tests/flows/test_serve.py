@@ -9,14 +9,12 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from make_drop import make_drop
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from serving import ServedMachine, prefect_server, serving, until
+from serving import ServedMachine, prefect_server, processes_in, serving, until
 
 from adapt_inf import history, lineage
 from adapt_inf.errors import AdaptInfError
@@ -28,6 +26,7 @@ from flows.serve import serve
 
 START_SECONDS = 15  # from a drop to the start of its round, where nothing else is at work
 
+LOG = "rounds/${round}/log/ingest.log"
 OFF = {"schedule__poll_seconds": None, "schedule__cron": None}
 
 
@@ -82,17 +81,6 @@ def when(text: str) -> datetime:
 def assert_soon(dropped: datetime, run: dict[str, Any]) -> None:
     others = max(1.0, os.getloadavg()[0] / len(os.sched_getaffinity(0)))  # a busy machine takes as many times longer
     assert (when(run["start_time"]) - dropped).total_seconds() <= START_SECONDS * others
-
-
-def processes_in(project: Project) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if Path(process.cwd()) == project.root and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except (psutil.Error, OSError):
-            continue
-    return found
 
 
 def test_five_drops_at_once_are_five_rounds_in_order(served: ServedMachine, make: Callable[..., Project]) -> None:
@@ -173,13 +161,14 @@ def test_a_round_is_approved_by_the_form_or_by_the_command(served: ServedMachine
 
 
 def test_what_waits_holds_behind_a_round_that_failed(served: ServedMachine, make: Callable[..., Project]) -> None:
-    project = make("failing", stage="(test -e mended || (echo broken; exit 1))", retries__count=0)
+    project = make("failing", stage=f"(test -e mended || (echo broken > {LOG}; exit 1))")
     looks = f"from flows.drain import drain; drain({str(project.root)!r}, served=True)"
     drop(served, project, "first", "second")
     assert served.run(sys.executable, "-c", looks, check=False).returncode == 1
     served.run(sys.executable, "-c", looks)
     said = drains_of(served, project)[-1]["state"]["message"]
     assert "r001 failed, and what waits holds behind it: round r001: stage ingest failed" in said
+    assert "these were its last lines:\n  | broken\n" in said
     assert "`adapt-inf round` goes on from here" in said
     (project.root / "mended").touch()
     assert "Done: r001, r002" in served.run("adapt-inf", "round", cwd=project.root).stdout
