@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import httpx
+
+from adapt_inf.errors import AdaptInfError
 from adapt_inf.project import Project
 from flows.server import await_server, begin_server
 
 
 def drain_now(project: Project) -> list[str]:
-    """See `flows.drain.drain`; the rounds that were done."""
+    """The rounds that were done; see `flows.drain.drain`.
+
+    Raises:
+        AdaptInfError: as there, or Prefect's server went away.
+    """
     server = begin_server()
     from adapt_inf.tracking.store import connect
     from flows.drain import drain, without_heartbeats
 
     connect(project)  # imports MLflow, while the server starts
     await_server(server)
-    with without_heartbeats():
-        done: list[str] = drain(str(project.root))
+    try:
+        with without_heartbeats():
+            done: list[str] = drain(str(project.root))
+    except httpx.TransportError as error:
+        raise AdaptInfError(
+            f"Prefect's server does not answer any more ({error or type(error).__name__}).",
+            "See that it runs; `adapt-inf round` goes on from here.",
+        ) from error
     return done

@@ -44,6 +44,9 @@ def test_the_shipped_file_shows_every_key() -> None:
         ({"train": {"batch_size": 8, "micro_batch": 9}}, "train.micro_batch", "at most train.batch_size, 8, not 9"),
         ({"train": {"micro_batch": 0}}, "train.micro_batch", "greater than 0"),
         ({"prune": None}, "prune", "None"),
+        ({"retries": {"count": -1}}, "retries.count", "greater than or equal to 0"),
+        ({"retries": {"count": {"trian": 1}}}, "retries.count", "trian"),
+        ({"schedule": {"poll_seconds": 0}}, "schedule.poll_seconds", "greater than or equal to 1"),
         ([1, 2], "*", "[1, 2]"),
     ],
 )
@@ -91,3 +94,9 @@ def test_set_values_refuses_a_key_that_is_not_there() -> None:
 def test_the_demo_runs_with_parameters_that_are_right() -> None:
     params = parse_params(yaml.safe_load(set_values(definition("params.yaml"), PARAMS)), FILE)
     assert params.select.budget <= 0.3
+
+
+def test_retries_are_a_count_for_all_stages_or_by_name() -> None:
+    assert parse_params({"retries": {"count": 2}}, FILE).retries.of("train") == 2
+    by_name = parse_params({"retries": {"count": {"train": 3}}}, FILE).retries
+    assert (by_name.of("train"), by_name.of("sketch")) == (3, 0)
