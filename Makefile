@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 VISION := .venv-torchvision
 
-.PHONY: demo test lint families
+.PHONY: demo test lint families faults
 
 demo: $(VENV)/installed
 	$(BIN)/adapt-inf demo
@@ -18,6 +18,10 @@ test: $(VENV)/installed-dev lint
 families: $(VISION)/installed
 	$(VISION)/bin/python -c "import torchvision"
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive HF_HUB_OFFLINE=1 $(VISION)/bin/python -m pytest tests/families
+
+# 200 kills of random processes of running lineages; prints what was killed and what came out otherwise (nothing).
+faults: $(VENV)/installed-dev
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive HF_HUB_OFFLINE=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/fault_harness.py
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -1,0 +1,350 @@
+"""Kill -9 a random process of a running lineage at a random moment, again and again, and compare what comes out.
+
+    python tests/fault_harness.py [--kills 200] [--seed 0] [--json FILE]
+
+A project with two drops is run once undisturbed. Then copies of it are run and killed until enough kills are done: the
+flow, DVC (which works inside it), a stage, one of its forked workers, the Prefect server that it started or the runner
+of `adapt-inf serve`; while Python still imports, in the midst of the work, between two stages, in a commit. After each
+kill the same command is given again. Every copy must come out as the undisturbed run, by hash, with each sample once,
+one line of history a round, no run left open in MLflow, and no process left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psutil
+from machine import Machine, copy_project
+from mlflow.tracking import MlflowClient
+
+from adapt_inf import history, lineage
+from adapt_inf.config import set_values
+from adapt_inf.files import file_digest
+from adapt_inf.project import Project
+from adapt_inf.stages.runner import OUTPUTS, STAGES
+
+IDLE = 25  # starts without a new output, after which something is wrong
+PATIENCE = 240.0  # seconds in which a lineage must move on, on a loaded machine too
+ROUNDS = ("r001", "r002")
+
+
+@dataclass
+class Tally:
+    """What was killed: by the role of the process and by the stage that was at work (`-` between two)."""
+
+    roles: Counter[str] = field(default_factory=Counter)
+    stages: Counter[str] = field(default_factory=Counter)
+    lineages: int = 0
+    starts: int = 0
+    differing: int = 0
+    strays: int = 0
+
+    @property
+    def kills(self) -> int:
+        return self.roles.total()
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "kills": self.kills,
+            "lineages": self.lineages,
+            "starts": self.starts,
+            "differing": self.differing,
+            "strays": self.strays,
+            "roles": dict(sorted(self.roles.items())),
+            "stages": dict(sorted(self.stages.items())),
+        }
+
+
+def outcome(project: Project) -> dict[str, Any]:
+    """Everything of a lineage that must not depend on kills."""
+    found: dict[str, Any] = {"head": lineage.head(project), "rounds": [r.round for r in lineage.rounds(project)]}
+    for round_id in ROUNDS:
+        for name in OUTPUTS.values():
+            found[f"{round_id} {name}"] = lineage.output_hash(project, round_id, name)
+        found[f"{round_id} adapter"] = file_digest(project.output(round_id, "model") / "adapter_model.safetensors")
+        manifest = pd.read_parquet(project.output(round_id, "pool") / "manifest.parquet")
+        assert manifest["sample_id"].is_unique, f"{round_id}: a sample is doubled"
+        found[f"{round_id} samples"] = sorted(manifest["sample_id"])
+        record = lineage.read_round(project, round_id).to_json()
+        found[f"{round_id} record"] = {key: record[key] for key in record if key != "model_version"}
+    return found
+
+
+def bookkeeping(project: Project) -> list[str]:
+    """What is wrong with the history, git and MLflow of a lineage that has ended; nothing if all is well."""
+    faults = []
+    moved = [move.round for move in history.moves(project)]
+    if moved != list(ROUNDS):
+        faults.append(f"history has the moves {moved}")
+    dirty = subprocess.run(
+        ["git", "status", "--porcelain"], cwd=project.root, capture_output=True, text=True, check=True
+    )
+    if dirty.stdout:
+        faults.append(f"git has changes left: {dirty.stdout}")
+    client = MlflowClient(f"sqlite:///{project.root / 'mlflow.db'}")
+    (experiment,) = [each for each in client.search_experiments() if each.name != "Default"]
+    runs = client.search_runs([experiment.experiment_id], max_results=500)
+    named = Counter(
+        (run.data.tags["adapt_inf.round"], run.data.tags.get("adapt_inf.stage"))
+        for run in runs
+        if "adapt_inf.round" in run.data.tags
+    )
+    if named != Counter((round_id, stage) for round_id in ROUNDS for stage in (None, *STAGES)):
+        faults.append(f"MLflow has the runs {named}")
+    faults += [f"run {run.info.run_name} is {run.info.status}" for run in runs if run.info.status != "FINISHED"]
+    (model,) = client.search_registered_models()
+    versions = sorted(version.tags["round"] for version in client.search_model_versions(f"name = '{model.name}'"))
+    if versions != list(ROUNDS):
+        faults.append(f"the model has versions of {versions}")
+    return faults
+
+
+def strays(project: Project, patience: float = 10.0) -> list[str]:
+    """Processes that have to do with the project and are still there after a while."""
+    until = time.monotonic() + patience
+    while (found := list(_of_project(project))) and time.monotonic() < until:
+        time.sleep(0.2)
+    return found
+
+
+def _of_project(project: Project) -> Iterator[str]:
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            marked = process.environ().get("ADAPT_INF_RUN", "").endswith(str(project.root))
+            if process.pid != os.getpid() and (marked or process.cwd() == str(project.root)):
+                yield f"{process.pid} {' '.join(process.cmdline())}"
+
+
+def tree(top: psutil.Process) -> list[psutil.Process]:
+    with suppress(psutil.Error):
+        return [top, *top.children(recursive=True)]
+    return []
+
+
+def role(process: psutil.Process, top: psutil.Process) -> tuple[str, str] | None:
+    """What a process is (flow, stage, worker, server, runner) and the stage that it works on; None for a shell."""
+    words = process.cmdline()
+    text = " ".join(words)
+    if "flows.server" in text:
+        return "server", "-"
+    if "adapt-inf stage" in text and not words[0].endswith("sh"):
+        stage = words[words.index("stage") + 1]
+        parent = process.parent()
+        return ("worker" if parent is not None and "stage" in parent.cmdline()[-3:-2] else "stage"), stage
+    if process.pid == top.pid:
+        return ("runner" if "serve" in words else "flow"), "-"
+    return ("flow", "-") if "prefect" in text and "python" in words[0] else None
+
+
+def commands(rng: np.random.Generator, alone: Machine, served: Machine) -> tuple[Machine, list[str]]:
+    """How the next lineage is run: by hand with a Prefect server of its own or the one that is there, or served."""
+    return (
+        (alone, ["adapt-inf", "round"]),
+        (served, ["adapt-inf", "round"]),
+        (served, ["adapt-inf", "serve"]),
+    )[rng.choice(3, p=[0.3, 0.4, 0.3])]
+
+
+def log_of(project: Project) -> str:
+    """What the command has printed in all its starts."""
+    return project.root.with_suffix(".log").read_text(errors="replace").replace("\r", "\n")
+
+
+@contextmanager
+def started(machine: Machine, project: Project, command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    with open(project.root.with_suffix(".log"), "ab") as log:
+        process = subprocess.Popen(
+            command, cwd=project.root, env=machine.environment(), stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            yield process
+        finally:
+            process.terminate()  # only `serve` has not ended by now
+            process.wait(60)
+
+
+MOMENTS = {"start": 0.15, "stage": 0.35, "work": 0.2, "between": 0.3}
+"""Where a kill falls, with its share: after the command began; after a stage's process began; in the midst of a stage's
+work; after an output has appeared, when DVC, MLflow and git take note of it and the next stage begins."""
+
+
+class Watch:
+    """What has happened in a lineage since the command began."""
+
+    def __init__(self, top: psutil.Process, project: Project) -> None:
+        self.top, self.project = top, project
+        self.outputs = outputs(project)
+
+    def ended(self) -> bool:
+        return not self.top.is_running() or self.top.status() == psutil.STATUS_ZOMBIE
+
+    def reached(self, moment: str, stage: str | None) -> bool:
+        if moment == "start":
+            return True
+        if moment == "stage":
+            return any(" stage " in " ".join(words) for words in _command_lines(self.top))
+        if moment == "work":
+            names = [OUTPUTS[stage]] if stage else list(OUTPUTS.values())
+            return any(any(self.project.work(r).glob(f"{name}-*")) for r in ROUNDS for name in names)
+        return outputs(self.project) > self.outputs
+
+
+def outputs(project: Project) -> int:
+    return sum(project.output(round_id, name).exists() for round_id in ROUNDS for name in OUTPUTS.values())
+
+
+def _command_lines(top: psutil.Process) -> Iterator[list[str]]:
+    for process in tree(top):
+        with suppress(psutil.Error):
+            yield process.cmdline()
+
+
+def kill_one(watch: Watch, rng: np.random.Generator, tally: Tally, stage: str | None = None) -> bool:
+    """Wait for a random moment (in the work of `stage` where one is named), then kill a random process.
+
+    Returns:
+        whether one was killed; not if the command ended first.
+    """
+    moment = "work" if stage else str(rng.choice(list(MOMENTS), p=list(MOMENTS.values())))
+    until = time.monotonic() + PATIENCE
+    while not watch.reached(moment, stage):
+        if watch.ended():
+            return False
+        assert time.monotonic() < until, f"{watch.project.root} does not move"
+        time.sleep(0.005)
+    time.sleep(rng.uniform(0, {"start": 8.0, "stage": 5.0, "work": 0.4, "between": 2.0}[moment]))
+    candidates = []
+    for process in tree(watch.top):
+        with suppress(psutil.Error, IndexError, ValueError):
+            if (found := role(process, watch.top)) is not None:
+                candidates.append((process, found))
+    if not candidates or watch.ended():
+        return False
+    kinds = sorted({found[0] for _, found in candidates})
+    kind = kinds[rng.integers(len(kinds))]
+    chosen = [(process, found) for process, found in candidates if found[0] == kind]
+    process, _ = chosen[rng.integers(len(chosen))]
+    process.kill()
+    tally.roles[kind] += 1
+    tally.stages[next((found[1] for _, found in candidates if found[1] != "-"), "-")] += 1
+    return True
+
+
+def run_disturbed(
+    machine: Machine,
+    project: Project,
+    command: list[str],
+    rng: np.random.Generator,
+    tally: Tally,
+    stages: list[str] | None = None,
+) -> None:
+    """Run the lineage of `project` to its end, killing all the while; each time the same command is given again.
+
+    Args:
+        stages: in whose work to kill, one after the other, and then no more; None: at random moments to the end.
+    """
+    before, idle = -1, 0
+    while not _finished(project):
+        tally.starts += 1
+        before, idle = (now, 0) if (now := outputs(project)) > before else (before, idle + 1)
+        assert idle < IDLE, f"{project.root} does not move on:\n{log_of(project)[-8000:]}"
+        if _held(command, project):
+            command = ["adapt-inf", "round"]  # a stage was killed as often as it is retried: a person says go on
+        with started(machine, project, command) as process:
+            while process.poll() is None and not _finished(project) and not _held(command, project):
+                watch = Watch(psutil.Process(process.pid), project)
+                if stages is None:
+                    kill_one(watch, rng, tally)
+                elif stages and kill_one(watch, rng, tally, stages[0]):
+                    stages.pop(0)
+                _let_react(process, project, rest=not stages and stages is not None)
+    tally.lineages += 1
+
+
+def _held(command: list[str], project: Project) -> bool:
+    return "serve" in command and any(record.status == "failed" for record in lineage.rounds(project))
+
+
+def _let_react(process: subprocess.Popen[bytes], project: Project, *, rest: bool) -> None:
+    """Give the command a moment to end of what was killed; with `rest`, wait until it or the lineage has ended."""
+    until = time.monotonic() + (PATIENCE if rest else 0.2)
+    while process.poll() is None and not _finished(project) and time.monotonic() < until:
+        time.sleep(0.05)
+    if _finished(project):
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(30 if rest else 10)  # what comes after the last write
+
+
+def _finished(project: Project) -> bool:
+    return [record.status for record in lineage.rounds(project)] == ["finished"] * len(ROUNDS)
+
+
+def check(project: Project, expected: dict[str, Any], tally: Tally) -> list[str]:
+    """What is wrong with a lineage that was disturbed."""
+    found = outcome(project)
+    faults = [f"{key} differs" for key in expected if found.get(key) != expected[key]]
+    tally.differing += len(faults)
+    left = strays(project)
+    tally.strays += len(left)
+    return [*faults, *(f"process {each} is left" for each in left), *bookkeeping(project)]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    from miniature import make_miniature
+    from projects import make_project
+    from serving import prefect_server
+
+    rng, tally, faults = np.random.default_rng(options.seed), Tally(), []
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+        machine = Machine(Path(folder) / "home")
+        machine.home.mkdir()
+        new = make_project(machine, make_miniature(machine.home / "model"))
+        text = new.params_file.read_text(encoding="utf-8")
+        quick = {"retries.delay_seconds": 1, "schedule.poll_seconds": 3}
+        new.params_file.write_text(set_values(text, quick), encoding="utf-8")
+        calm = copy_project(new, Path(folder) / "undisturbed")
+        machine.run("adapt-inf", "round", cwd=calm.root)
+        expected = outcome(calm)
+        faults += bookkeeping(calm)
+        (Path(folder) / "served").mkdir()
+        with prefect_server(Path(folder) / "served") as served:
+            while tally.kills < options.kills and not faults:
+                project = copy_project(new, Path(folder) / f"copy{tally.lineages}")
+                where, command = commands(rng, machine, served)
+                run_disturbed(where, project, command, rng, tally)
+                faults += check(project, expected, tally)
+                print(json.dumps(tally.to_json() | {"seconds": round(time.monotonic() - began)}), flush=True)
+                if faults:
+                    print(" ".join(command), log_of(project)[-8000:])
+                shutil.rmtree(project.root)
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    if options.json:
+        options.json.write_text(json.dumps(tally.to_json(), indent=2) + "\n", encoding="utf-8")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.path[:0] = [str(Path(__file__).parent)]
+    sys.exit(main())
