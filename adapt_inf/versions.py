@@ -18,8 +18,8 @@ from pathlib import Path
 from adapt_inf.errors import AdaptInfError, RoundError
 from adapt_inf.project import Project
 
-# Hard links halve disk and time; outputs are never edited in place. Not `reflink`: with it in the list DVC leaves a plain
-# copy beside the cache wherever the file system has no reflinks (ext4), and every output lies there twice.
+# Hard links halve disk and time; outputs are never edited in place. Not `reflink`: with it in the list DVC leaves a
+# plain copy beside the cache wherever the file system has no reflinks (ext4), and every output lies there twice.
 CACHE_TYPES = "hardlink,symlink,copy"
 
 VERSIONED = (

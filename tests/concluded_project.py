@@ -25,7 +25,7 @@ def make_project(root: Path) -> Project:
         write_text(root / name, definition(name))
     for name in ("pool", "model", "evaluate"):
         project.output("base", name).mkdir(parents=True)
-    matrix = {"skills": [], "rounds": ["base"], "values": {"base": START}, "base": START}  # no skills: no pictures of them
+    matrix = {"skills": [], "rounds": ["base"], "values": {"base": START}, "base": START}  # none: no pictures
     write_json(project.output("base", "evaluate") / "accuracy_matrix.json", matrix)
     subprocess.run(["git", "init", "--quiet", "--initial-branch", "main", str(root)], check=True)
     return project
