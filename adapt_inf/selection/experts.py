@@ -21,7 +21,7 @@ _ROUNDING = 1e-9
 # Means of squares are not precise where values spread less than this share of their distance from zero, or less than
 # this, or lie beyond: such clusters are standardised with more care.
 _FAR, _TINY, _HUGE = 1e-3, 1e-100, 1e100
-_TOGETHER = 2**15  # samples whose scores are gathered at a time, or a cluster's where it has more
+_TOGETHER = 2**17  # samples whose scores are gathered at a time, or a cluster's where it has more
 _DECIMALS = 9  # of a bit
 
 
