@@ -12,6 +12,8 @@ from make_drop import make_drop
 from mlflow import MlflowClient
 
 from adapt_inf.config import set_values
+from adapt_inf.data.drops import read_drop
+from adapt_inf.files import read_json
 from adapt_inf.project import Project
 
 
@@ -40,6 +42,9 @@ def told(machine: Machine, two_rounds: Project, tmp_path_factory: pytest.TempPat
     told["failed"] = run("round")
     told["lineage"] = run("lineage")
     told["history"] = run("history")
+    told["verified"] = run("verify")
+    told["nothing"] = run("promote", "r003")
+    told["written out"] = run("checkout", "r002", str(home / "pool"), "--format", "llava")
     return told
 
 
@@ -88,6 +93,15 @@ def test_the_lineage_is_a_tree_and_the_history_has_every_move(machine: Machine, 
     ]
     assert [move["why"] for move in moves[2:]] == ["r002 forgot colours", "fine by me"]
     assert told["history"].splitlines()[-1].endswith("fine by me")
+
+
+def test_every_pool_of_both_branches_is_whole_and_can_be_written_out(told: dict[str, str], project: Project) -> None:
+    lines = told["verified"].splitlines()
+    assert [line.split()[:2] for line in lines] == [[name, "ok"] for name in ("base", "r001", "r002", "r003", "r004")]
+    assert told["nothing"] == "The head is at r003 already.\n"
+    live = read_json(project.output("r002", "pool") / "pool.json")["live"]
+    assert told["written out"].startswith(f"{live} samples of r002's pool are in ")
+    assert read_drop(project.root.parent / "pool").name == "pool-r002"
 
 
 def test_mlflow_has_both_branches_the_moves_and_the_champion(project: Project) -> None:
