@@ -37,12 +37,13 @@ def room_for(folder: Path) -> Iterator[None]:
     except AdaptInfError:
         raise
     except Exception as error:  # each library has an error of its own for it; any other goes on as it is
-        if not _is_full(error):
+        if not is_full(error):
             raise
         raise NoRoomError(folder, shutil.disk_usage(folder).free) from error
 
 
-def _is_full(error: BaseException | None) -> bool:
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, is a full disk."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in _FULL:
             return True

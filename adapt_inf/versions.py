@@ -15,7 +15,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import yaml
+
 from adapt_inf.errors import AdaptInfError, RoundError
+from adapt_inf.files import is_full, room_for
 from adapt_inf.project import Project
 
 # Hard links halve disk and time; outputs are never edited in place. Not `reflink`: with it in the list DVC leaves a
@@ -111,14 +114,34 @@ def reproduce(project: Project, round_id: str, stage: str) -> bool:
 
     Raises:
         StageFailedError: the stage's command failed, or DVC could not start it.
+        NoRoomError: the disk was full when DVC wrote down what the stage had made.
     """
     from dvc.exceptions import DvcException
 
-    with open_repository(project.root) as repo:
+    _drop_torn_lock(project.round(round_id) / "dvc.lock")
+    with room_for(project.round(round_id)), open_repository(project.root) as repo:
         try:
             return bool(repo.reproduce(targets=f"rounds/{round_id}/dvc.yaml:{stage}", single_item=True))
         except DvcException as error:
+            if is_full(error):
+                raise
             raise StageFailedError(round_id, stage, ": ".join(_causes(error))) from error
+
+
+def _drop_torn_lock(lock: Path) -> None:
+    """Remove a dvc.lock that a full disk or a kill cut off: DVC writes it in place, and would stop at it for ever.
+
+    What the stages before have made is found again by DVC's cache of runs.
+    """
+    import voluptuous
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+
+    try:
+        COMPILED_LOCKFILE_SCHEMA(yaml.safe_load(lock.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return
+    except (yaml.YAMLError, UnicodeDecodeError, voluptuous.Invalid):
+        lock.unlink()
 
 
 def _causes(error: BaseException | None) -> Iterator[str]:

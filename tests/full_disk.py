@@ -26,8 +26,16 @@ from adapt_inf.errors import AdaptInfError
 from adapt_inf.files import folder_digest
 from adapt_inf.project import Project
 from adapt_inf.stages.runner import run_stage
+from adapt_inf.versions import create_repository, reproduce
 
 PAGE = 4096
+STAGE = """\
+stages:
+  ingest:
+    wdir: ../..
+    cmd: mkdir -p rounds/r001/ingest && touch rounds/r001/ingest/empty
+    outs: [rounds/r001/ingest]
+"""
 
 
 @contextmanager
@@ -78,6 +86,20 @@ def try_stage(project: Project, pages: int) -> dict[str, Any]:
     return outcome
 
 
+def try_dvc(project: Project, pages: int) -> dict[str, Any]:
+    """Let DVC run a small stage and take its output into the cache with so much room, and again with all of it."""
+    output = project.output("r001", "ingest")
+    with pages_left(project.root.parent, pages):
+        said = attempt(lambda: reproduce(project, "r001", "ingest"))
+    if said:
+        reproduce(project, "r001", "ingest")
+    outcome = {"said": said, "hash": lineage.output_hash(project, "r001", "ingest")}
+    for folder in (output, project.root / ".dvc" / "cache"):
+        shutil.rmtree(folder)
+    (project.round("r001") / "dvc.lock").unlink()
+    return outcome
+
+
 def try_writers(disk: Path) -> dict[str, str]:
     """What each way of writing a file says on a disk with no room at all."""
     values = np.random.default_rng(0).random(100_000)
@@ -111,6 +133,9 @@ def main(disk: Path, source: Path) -> None:
     add_drop(project, source, NAME)
     lineage.begin_round(project, NAME)
     found["stage"] = [try_stage(project, pages) for pages in range(0, 26)]
+    create_repository(project.root, git=False)
+    (project.round("r001") / "dvc.yaml").write_text(STAGE, encoding="utf-8")
+    found["DVC"] = [try_dvc(project, pages) for pages in range(0, 6)]
     print(json.dumps(found))
 
 

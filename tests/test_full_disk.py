@@ -54,3 +54,10 @@ def test_a_stage_leaves_its_whole_output_or_none(found: dict[str, Any]) -> None:
     assert all(says_so(each["said"]) for each in failed)
     assert not any(each["left"] for each in failed)
     assert len({each["digest"] for each in found["stage"]}) == 1
+
+
+def test_dvc_says_so_and_goes_on_from_a_lock_file_that_was_cut_off(found: dict[str, Any]) -> None:
+    failed = [each for each in found["DVC"] if each["said"]]
+    assert 0 < len(failed) < len(found["DVC"]), "from no room at all to room enough"
+    assert all(says_so(each["said"]) for each in failed)
+    assert len({each["hash"] for each in found["DVC"]}) == 1
