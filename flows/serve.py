@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 
 import httpx
 from prefect import get_client
+from prefect.client.orchestration import PrefectClient
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentEventTrigger
 from prefect.exceptions import ObjectNotFound
@@ -100,7 +101,7 @@ def serve(project: Project, say: Callable[[str], None]) -> None:
         raise NoServerError("no Prefect server is set")
     _check_server(server)
     found = deployments(project)
-    runner = Runner(name=project.root.name, query_seconds=_LOOK_SECONDS, limit=_AT_ONCE)
+    runner = Runner(query_seconds=_LOOK_SECONDS, limit=_AT_ONCE)
     asyncio.run(_serve(project, runner, found, say))
 
 
@@ -111,16 +112,24 @@ def _check_server(server: str) -> None:
         raise NoServerError(f"no Prefect server answers at {server} ({error})") from error
 
 
+async def _clear_schedules(client: PrefectClient, project: Project, served: set[str]) -> None:
+    """Drop the runs that came due while nobody served, a look a minute, and the deployments that are off by now."""
+    for kind in ("poll", "cron"):
+        name = deployment_name(project, kind)
+        with suppress(ObjectNotFound):  # it was never on
+            known = await client.read_deployment_by_name(f"{drain.name}/{name}")
+            if name in served:
+                await client.pause_deployment(known.id)  # takes its runs away; to register it goes on with it
+            else:
+                await client.delete_deployment(known.id)
+
+
 async def _serve(project: Project, runner: Runner, found: list[RunnerDeployment], say: Callable[[str], None]) -> None:
-    for deployment in found:
-        await runner.aadd_deployment(deployment)  # which deletes the runs that were due while nobody served
     async with get_client() as client:
-        for kind in ("poll", "cron"):
-            name = f"drain/{deployment_name(project, kind)}"
-            if name not in {f"drain/{each.name}" for each in found}:
-                with suppress(ObjectNotFound):  # it was never on
-                    await client.delete_deployment((await client.read_deployment_by_name(name)).id)
-        first = await client.read_deployment_by_name(f"drain/{found[0].name}")
+        await _clear_schedules(client, project, {each.name for each in found})
+        for deployment in found:
+            await runner.aadd_deployment(deployment)
+        first = await client.read_deployment_by_name(f"{drain.name}/{found[0].name}")
         await client.create_flow_run_from_deployment(first.id, name="drain what came before")
     stop = asyncio.Event()
     serving = asyncio.create_task(runner.start())
@@ -134,4 +143,4 @@ async def _serve(project: Project, runner: Runner, found: list[RunnerDeployment]
     if not serving.done():
         say("Stopping: what runs is told to stop, and goes on when it is started again.")
         await runner.astop()
-    await asyncio.gather(serving, return_exceptions=False)
+    await serving
