@@ -107,15 +107,6 @@ def write_round(project: Project, record: Round) -> None:
     write_json(project.round(record.round) / "round.json", record.to_json())
 
 
-def ancestors(project: Project, round_id: str) -> list[Round]:
-    """The rounds from the one after base to `round_id`, oldest first."""
-    line: list[Round] = []
-    while round_id != BASE:
-        line.append(read_round(project, round_id))
-        round_id = line[-1].parent
-    return line[::-1]
-
-
 def entries(project: Project) -> list[dict[str, Any]]:
     """The rounds as `adapt-inf lineage --json` lists them, oldest first: each with its place in the tree."""
     found, at = rounds(project), head(project)

@@ -89,7 +89,7 @@ def test_the_next_round_builds_on_the_head(project: Project) -> None:
         finish(project, lineage.begin_round(project, name))
         lineage.move_head(project, "r001")
     assert lineage.begin_round(project, "c") == "r003"
-    assert [each.round for each in lineage.ancestors(project, "r003")] == ["r001", "r003"]
+    assert [each.parent for each in lineage.rounds(project)] == ["base", "r001", "r001"]
     assert [each.status for each in lineage.rounds(project)] == ["finished", "finished", "running"]
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from adapt_inf.project import Project
-from adapt_inf.tracking.reports import round_number
+from adapt_inf.tracking.reports import ancestry, round_number
 from adapt_inf.tracking.rounds import MODEL_NOTE, ensure_model, runs_of
 from adapt_inf.tracking.store import (
     KIND,
@@ -47,19 +47,10 @@ def show_moves(project: Project, head: str, rounds: list[dict[str, Any]], moves:
     """
     store = connect(project)
     _log_moves(store, moves)
-    if line := _line(rounds, head):
+    if line := ancestry(rounds, head):
         log_timeline(project, line)
     _mark_head(store, head)
     _set_aliases(store, project, head, moves)
-
-
-def _line(rounds: list[dict[str, Any]], tip: str) -> list[dict[str, Any]]:
-    """The rounds from the one after the base to `tip`."""
-    by_name, line = {entry["round"]: entry for entry in rounds}, []
-    while tip in by_name:
-        line.append(by_name[tip])
-        tip = line[-1]["parent"]
-    return line[::-1]
 
 
 def _mark_head(store: Store, head: str) -> None:

@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 
 from adapt_inf.files import write_whole
 from adapt_inf.project import Project
-from adapt_inf.tracking.reports import RoundFiles, matrix_table
+from adapt_inf.tracking.reports import RoundFiles, ancestry, matrix_table
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6A3D9A", "#7F7F7F")
 INK, FAINT = "#222222", "#C8C8C8"
@@ -220,17 +220,6 @@ def write_pictures(project: Project, round_id: str, lineage: list[dict[str, Any]
         write_whole(path, lambda part, figure=figure: figure.savefig(part, dpi=_DPI, format="png"))  # type: ignore[misc]
         paths.append(path)
     return paths
-
-
-def ancestry(lineage: list[dict[str, Any]], round_id: str) -> list[dict[str, Any]]:
-    """The entries of `round_id` and its ancestors, oldest first."""
-    by_name = {entry["round"]: entry for entry in lineage}
-    line: list[dict[str, Any]] = []
-    name: str | None = round_id
-    while name in by_name:
-        line.append(by_name.pop(name))
-        name = line[-1].get("parent")
-    return line[::-1]
 
 
 def _averages(rounds: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[float | None]:

@@ -100,6 +100,17 @@ class RoundFiles:
         return known or (file_digest(manifest)[:32] if manifest.is_file() else None)
 
 
+def ancestry(lineage: list[dict[str, Any]], round_id: str) -> list[dict[str, Any]]:
+    """The entries of `round_id` and its ancestors, oldest first."""
+    by_name = {entry["round"]: entry for entry in lineage}
+    line: list[dict[str, Any]] = []
+    name: str | None = round_id
+    while name in by_name:
+        line.append(by_name.pop(name))
+        name = line[-1].get("parent")
+    return line[::-1]
+
+
 def ancestry_on_disk(project: Project, round_id: str) -> list[dict[str, Any]]:
     """The round and its ancestors after the base, oldest first: their names, parents and counts.
 

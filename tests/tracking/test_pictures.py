@@ -14,7 +14,8 @@ from tracked_project import EXPERTS, lineage_of
 
 from adapt_inf.project import Project
 from adapt_inf.tracking import pictures
-from adapt_inf.tracking.pictures import Curve, ancestry, spread, write_pictures
+from adapt_inf.tracking.pictures import Curve, spread, write_pictures
+from adapt_inf.tracking.reports import ancestry
 
 
 def test_a_round_gets_every_picture_and_always_the_same(project: Project) -> None:
