@@ -14,7 +14,6 @@ from datetime import timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import httpx
 from prefect import get_client
 from prefect.client.orchestration import PrefectClient
 from prefect.deployments.runner import RunnerDeployment
@@ -25,27 +24,16 @@ from prefect.schedules import Cron, Interval, Schedule
 from prefect.types.entrypoint import EntrypointType
 
 from adapt_inf.config import load_params
-from adapt_inf.errors import AdaptInfError, ConfigError
+from adapt_inf.errors import ConfigError
 from adapt_inf.events import EVENT, project_resource
 from adapt_inf.project import Project
 from flows.approval import approve
 from flows.drain import drain
 from flows.names import deployment_name
-from flows.server import configured_server
+from flows.server import NoServerError, check_server, configured_server
 
 _LOOK_SECONDS = 2.0  # between looks for runs that are due
 _AT_ONCE = 2  # processes: one works, another looks and leaves; what else is due waits its turn
-
-
-class NoServerError(AdaptInfError):
-    """Prefect's server is not there."""
-
-    def __init__(self, problem: str) -> None:
-        super().__init__(
-            f"adapt-inf serve: {problem}.",
-            "Run `prefect server start` in another terminal, then here "
-            "`export PREFECT_API_URL=http://127.0.0.1:4200/api`.",
-        )
 
 
 def deployments(project: Project) -> list[RunnerDeployment]:
@@ -96,20 +84,12 @@ def serve(project: Project, say: Callable[[str], None]) -> None:
         NoServerError: none is set, or none answers.
         ConfigError: `schedule` of params.yaml is not right.
     """
-    server = configured_server()
-    if server is None:
+    if configured_server() is None:
         raise NoServerError("no Prefect server is set")
-    _check_server(server)
+    check_server()
     found = deployments(project)
     runner = Runner(query_seconds=_LOOK_SECONDS, limit=_AT_ONCE)
     asyncio.run(_serve(project, runner, found, say))
-
-
-def _check_server(server: str) -> None:
-    try:
-        httpx.get(f"{server}/health", timeout=10).raise_for_status()
-    except httpx.HTTPError as error:
-        raise NoServerError(f"no Prefect server answers at {server} ({error})") from error
 
 
 async def _clear_schedules(client: PrefectClient, project: Project, served: set[str]) -> None:

@@ -14,7 +14,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 
 from adapt_inf.errors import AdaptInfError
@@ -22,6 +21,18 @@ from flows.processes import end_with_parent
 
 _START_SECONDS = 120
 _STOP_SECONDS = 10
+_ANSWER_SECONDS = 10
+
+
+class NoServerError(AdaptInfError):
+    """The Prefect server that is set, or has to be, is not there."""
+
+    def __init__(self, problem: str, otherwise: str = "") -> None:
+        super().__init__(
+            f"{problem}.",
+            "Run `prefect server start` in another terminal, then here "
+            f"`export PREFECT_API_URL=http://127.0.0.1:4200/api`{otherwise}.",
+        )
 
 
 def configured_server() -> str | None:
@@ -31,14 +42,34 @@ def configured_server() -> str | None:
     return get_current_settings().api.url or None
 
 
+def check_server() -> None:
+    """See that the server that is set answers.
+
+    Raises:
+        NoServerError: it does not.
+    """
+    server = configured_server()
+    try:
+        with urllib.request.urlopen(f"{server}/health", timeout=_ANSWER_SECONDS):
+            return
+    except OSError as error:  # which urllib's own are
+        raise NoServerError(
+            f"no Prefect server answers at {server} ({error})", "; `adapt-inf round` does without where none is set"
+        ) from error
+
+
 def begin_server() -> subprocess.Popen[bytes] | None:
     """Start a server and point this process at it, unless one is set; call `await_server` before anything needs it.
 
     Call it in the main thread: the server ends with the thread that started it.
+
+    Raises:
+        NoServerError: one is set and does not answer.
     """
     from prefect.context import refresh_global_settings_context
 
     if configured_server() is not None:
+        check_server()
         return None
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
@@ -64,7 +95,7 @@ def await_server(server: subprocess.Popen[bytes] | None) -> None:
         try:
             with urllib.request.urlopen(os.environ["PREFECT_API_URL"] + "/health", timeout=_START_SECONDS):
                 return
-        except (urllib.error.URLError, OSError):
+        except OSError:  # which urllib's own are
             if server.poll() is not None:
                 break
             time.sleep(0.1)
