@@ -24,6 +24,9 @@ def main(arguments: list[str] | None = None) -> int:
     except AdaptInfError as error:
         print(f"adapt-inf: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\nadapt-inf: stopped. The same command begins anew or goes on.", file=sys.stderr)
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:

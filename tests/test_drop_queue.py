@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -160,6 +161,21 @@ class Kill:
             return call(*args, **keys)
 
         return counted
+
+
+def test_ctrl_c_leaves_nothing_half_copied(project: Project) -> None:
+    with open(source(project, "large") / "more.bin", "wb") as file:
+        file.truncate(300 << 20)
+    command = [sys.executable, "-m", "adapt_inf.cli", "drop", str(source(project, "large")), "-C", str(project.root)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
+        while not list(project.drops.glob(".large.*.part/more.bin")):
+            assert running.poll() is None
+            time.sleep(0.005)
+        running.send_signal(signal.SIGINT)
+        said = running.communicate()[1]
+    assert (running.returncode, "stopped" in said, "Traceback" in said) == (130, True, False)
+    assert pending_drops(project) == []
+    assert [path.name for path in project.drops.iterdir()] == [".lock"]
 
 
 def test_what_a_killed_copy_left_goes_and_what_is_being_copied_stays(project: Project) -> None:
