@@ -148,3 +148,13 @@ def test_locks_of_git(project: Project) -> None:
     at_work.communicate(b"")
     clear_locks(project)
     assert not any(lock.exists() for lock in locks)
+
+
+def test_a_record_of_a_run_that_dvc_did_not_finish_writing(project: Project) -> None:
+    """DVC reads it as one that it may use, and fails with `'outs'`."""
+    folder = project.root / ".dvc" / "cache" / "runs" / "e7" / "e752"
+    folder.mkdir(parents=True)
+    for name in (".EoFqY6xDcYiNVcOP0XNZog.tmp", "9f3a"):
+        (folder / name).write_text("cmd: true\n", encoding="utf-8")
+    clear_locks(project)
+    assert [path.name for path in folder.iterdir()] == ["9f3a"]
