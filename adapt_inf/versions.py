@@ -166,12 +166,12 @@ class StageFailedError(RoundError):
         # full disk (EX_TEMPFAIL) and DVC that found its lock taken may.
         self.may_pass = status not in (1, 2, 126, 127)
         shown = "".join(f"\n  | {line}" for line in printed)
+        last = f"Its last lines:{shown}\n  " if shown else ""
         super().__init__(
             round_id,
-            f"stage {stage} failed ({problem.rstrip('.')})"
-            + (f", and these were its last lines:{shown}" if shown else ""),
-            f"All that it printed stands in rounds/{round_id}/log/{stage}.log; `adapt-inf stage {stage} {round_id}` "
-            "runs it alone, and `adapt-inf round` goes on from here.",
+            f"stage {stage} failed ({problem.rstrip('.')})",
+            f"{last}All that it printed stands in rounds/{round_id}/log/{stage}.log; "
+            f"`adapt-inf stage {stage} {round_id}` runs it alone, and `adapt-inf round` goes on from here.",
         )
 
 

@@ -168,7 +168,7 @@ def test_what_waits_holds_behind_a_round_that_failed(served: ServedMachine, make
     served.run(sys.executable, "-c", looks)
     said = drains_of(served, project)[-1]["state"]["message"]
     assert "r001 failed, and what waits holds behind it: round r001: stage ingest failed" in said
-    assert "these were its last lines:\n  | broken\n" in said
+    assert "\n  Its last lines:\n  | broken\n" in said
     assert "`adapt-inf round` goes on from here" in said
     (project.root / "mended").touch()
     assert "Done: r001, r002" in served.run("adapt-inf", "round", cwd=project.root).stdout
