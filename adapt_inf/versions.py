@@ -125,7 +125,10 @@ def reproduce(project: Project, round_id: str, stage: str) -> bool:
         except DvcException as error:
             if is_full(error):
                 raise
-            raise StageFailedError(round_id, stage, ": ".join(_causes(error))) from error
+            for cause in _chain(error):
+                if not isinstance(cause, Exception):  # told to stop, in the midst of DVC's bookkeeping
+                    raise cause from error
+            raise StageFailedError(round_id, stage, ": ".join(map(str, _chain(error)))) from error
 
 
 def _drop_torn_lock(lock: Path) -> None:
@@ -144,16 +147,17 @@ def _drop_torn_lock(lock: Path) -> None:
         lock.unlink()
 
 
-def _causes(error: BaseException | None) -> Iterator[str]:
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
-        yield str(error)
+        yield error
         error = error.__cause__ or error.__context__
 
 
 class StageFailedError(RoundError):
     """A stage's command ended badly and named nothing to mend.
 
-    `may_pass`: another attempt may come out better. `interrupted`: by Ctrl-C, which DVC lets the stage have alone.
+    `may_pass`: another attempt may come out better. `interrupted`: by Ctrl-C, which DVC lets the stage have alone, or
+    told to stop with all that the run started.
     """
 
     def __init__(self, round_id: str, stage: str, problem: str, printed: Sequence[str] = ()) -> None:
@@ -161,7 +165,7 @@ class StageFailedError(RoundError):
         self.problem = problem
         found = re.search(r"exited with (-?\d+)", problem)
         status = int(found[1]) if found else None
-        self.interrupted = status in (-signal.SIGINT, 128 + signal.SIGINT)
+        self.interrupted = status is not None and {-status, status - 128} & {signal.SIGINT, signal.SIGTERM} != set()
         # Not where the command says that it is wrong (1: a Python error; 2, 126, 127: the shell's); a killed one, a
         # full disk (EX_TEMPFAIL) and DVC that found its lock taken may.
         self.may_pass = status not in (1, 2, 126, 127)
