@@ -85,3 +85,9 @@ def _once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[P
             make(home)
             done.touch()
     return home
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole rounds first: the quick tests then even out what the worker processes have to do."""
+    slow = ("tests/faults/", "tests/flows/", "tests/test_sharing", "tests/test_room", "tests/test_planning")
+    items.sort(key=lambda item: not item.nodeid.startswith(slow))

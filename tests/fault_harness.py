@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,11 @@ import pandas as pd
 import psutil
 from machine import Machine, copy_project
 from mlflow.tracking import MlflowClient
+from yaml import YAMLError
 
 from adapt_inf import history, lineage
 from adapt_inf.config import set_values
+from adapt_inf.errors import AdaptInfError
 from adapt_inf.files import file_digest
 from adapt_inf.project import Project
 from adapt_inf.stages.runner import OUTPUTS, STAGES
@@ -183,6 +186,9 @@ MOMENTS = {"start": 0.15, "stage": 0.35, "work": 0.2, "between": 0.3}
 work; after an output has appeared, when DVC, MLflow and git take note of it and the next stage begins."""
 
 
+Target = tuple[str, str]  # a round and a stage of it
+
+
 class Watch:
     """What has happened in a lineage since the command began."""
 
@@ -193,14 +199,14 @@ class Watch:
     def ended(self) -> bool:
         return not self.top.is_running() or self.top.status() == psutil.STATUS_ZOMBIE
 
-    def reached(self, moment: str, stage: str | None) -> bool:
+    def reached(self, moment: str, target: Target | None) -> bool:
         if moment == "start":
             return True
         if moment == "stage":
             return any(" stage " in " ".join(words) for words in _command_lines(self.top))
         if moment == "work":
-            names = [OUTPUTS[stage]] if stage else list(OUTPUTS.values())
-            return any(any(self.project.work(r).glob(f"{name}-*")) for r in ROUNDS for name in names)
+            targets = [target] if target else list(product(ROUNDS, STAGES))
+            return any(any(self.project.work(r).glob(f"{OUTPUTS[stage]}-*")) for r, stage in targets)
         return outputs(self.project) > self.outputs
 
 
@@ -214,20 +220,20 @@ def _command_lines(top: psutil.Process) -> Iterator[list[str]]:
             yield process.cmdline()
 
 
-def kill_one(watch: Watch, rng: np.random.Generator, tally: Tally, stage: str | None = None) -> bool:
-    """Wait for a random moment (in the work of `stage` where one is named), then kill a random process.
+def kill_one(watch: Watch, rng: np.random.Generator, tally: Tally, target: Target | None = None) -> bool:
+    """Wait for a random moment (in the work of `target` where one is named), then kill a random process.
 
     Returns:
-        whether one was killed; not if the command ended first.
+        whether one was killed; not if the command ended, or `target` was done, before.
     """
-    moment = "work" if stage else str(rng.choice(list(MOMENTS), p=list(MOMENTS.values())))
+    moment = "work" if target else str(rng.choice(list(MOMENTS), p=list(MOMENTS.values())))
     until = time.monotonic() + PATIENCE
-    while not watch.reached(moment, stage):
-        if watch.ended():
+    while not watch.reached(moment, target):
+        if watch.ended() or (target and _recorded(watch.project, target)):
             return False
         assert time.monotonic() < until, f"{watch.project.root} does not move"
         time.sleep(0.005)
-    time.sleep(rng.uniform(0, {"start": 8.0, "stage": 5.0, "work": 0.4, "between": 2.0}[moment]))
+    time.sleep(rng.uniform(0, {"start": 8.0, "stage": 5.0, "work": 0.3, "between": 2.0}[moment]))
     candidates = []
     for process in tree(watch.top):
         with suppress(psutil.Error, IndexError, ValueError):
@@ -245,19 +251,32 @@ def kill_one(watch: Watch, rng: np.random.Generator, tally: Tally, stage: str | 
     return True
 
 
+def _recorded(project: Project, target: Target) -> bool:
+    """Whether DVC holds a stage of a round to be done."""
+    try:
+        lineage.output_hash(project, target[0], OUTPUTS[target[1]])
+    # Not there; or DVC is just writing the file, which it does in place.
+    except (AdaptInfError, YAMLError, OSError, AttributeError, KeyError, TypeError):
+        return False
+    return True
+
+
 def run_disturbed(
     machine: Machine,
     project: Project,
     command: list[str],
     rng: np.random.Generator,
     tally: Tally,
-    stages: list[str] | None = None,
+    kills: int | None = None,
 ) -> None:
     """Run the lineage of `project` to its end, killing all the while; each time the same command is given again.
 
     Args:
-        stages: in whose work to kill, one after the other, and then no more; None: at random moments to the end.
+        kills: how many, in the work of each stage of each round once, and then no more; None: at random moments to the
+            end.
     """
+    targets = list(product(ROUNDS, STAGES)) if kills else []
+    last = tally.kills + (kills or 0)
     before, idle = -1, 0
     while not _finished(project):
         tally.starts += 1
@@ -268,11 +287,14 @@ def run_disturbed(
         with started(machine, project, command) as process:
             while process.poll() is None and not _finished(project) and not _held(command, project):
                 watch = Watch(psutil.Process(process.pid), project)
-                if stages is None:
+                if kills is None:
                     kill_one(watch, rng, tally)
-                elif stages and kill_one(watch, rng, tally, stages[0]):
-                    stages.pop(0)
-                _let_react(process, project, rest=not stages and stages is not None)
+                elif targets and (kill_one(watch, rng, tally, targets[0]) or _recorded(project, targets[0])):
+                    targets.pop(0)
+                if kills is not None and tally.kills >= last:
+                    targets = []
+                rest = kills is not None and not targets
+                _let_react(process, project, rest=rest)
     tally.lineages += 1
 
 
