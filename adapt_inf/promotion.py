@@ -235,11 +235,13 @@ def _carry_out(project: Project, change: _Change) -> None:
 
 
 def _commit(project: Project, change: _Change) -> None:
+    # The project's setting and not the round's frozen one: who is told to switch it off can, with a round under way.
+    if not load_params(project.params_file).git.commit:
+        return
     if change.kind == "round":
-        if load_params(project.params_of(change.round)).git.commit:
-            commit = versions.commit_round(project, change.round, change.message)
-            tracked.tag_commit(project, change.round, commit)
-    elif load_params(project.params_file).git.commit:
+        commit = versions.commit_round(project, change.round, change.message)
+        tracked.tag_commit(project, change.round, commit)
+    else:
         versions.commit_files(project, change.message)
 
 

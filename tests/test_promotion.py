@@ -15,6 +15,7 @@ from concluded_project import START, make_project, run_stages, set_gate
 from mlflow import MlflowClient
 
 from adapt_inf import history, lineage, promotion, versions
+from adapt_inf.config import set_values
 from adapt_inf.data.drops import READY
 from adapt_inf.errors import AdaptInfError, RoundError
 from adapt_inf.project import Project
@@ -236,7 +237,8 @@ def test_no_head_goes_where_no_round_may_build(project: Project) -> None:
     assert (lineage.head(project), len(moves(project))) == ("r002", 2)
 
 
-def test_a_round_that_git_would_not_take_ends_once_it_does(project: Project) -> None:
+@pytest.mark.parametrize("mend", ["the hook goes", "git.commit is false"])
+def test_a_round_that_git_would_not_take_ends_once_that_is_mended(project: Project, mend: str) -> None:
     round_id = run_stages(project, "third")
     hook = project.root / ".git" / "hooks" / "pre-commit"
     hook.parent.mkdir(exist_ok=True)
@@ -246,7 +248,11 @@ def test_a_round_that_git_would_not_take_ends_once_it_does(project: Project) -> 
         conclude(project, round_id)
     lineage.fail_round(project, round_id, "git commit failed")  # as the flow does
     assert lineage.has_work(project)
-    hook.unlink()
+    if mend == "the hook goes":
+        hook.unlink()
+    else:  # the frozen copy of a round that has begun says otherwise
+        text = project.params_file.read_text(encoding="utf-8")
+        project.params_file.write_text(set_values(text, {"git.commit": False}), encoding="utf-8")
     promotion.settle(project)
     record = lineage.read_round(project, round_id)
     assert (record.status, record.verdict, record.error) == ("finished", "passed", None)
