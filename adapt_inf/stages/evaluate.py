@@ -32,6 +32,7 @@ from adapt_inf.project import BASE, Project
 from adapt_inf.stages.context import StageContext
 
 PREDICTIONS = "predictions.parquet"
+BEFORE = "before.parquet"
 MATRIX = "accuracy_matrix.json"
 FIGURES = "metrics.json"
 PARTS = ".parts"
@@ -42,7 +43,10 @@ Matrix = dict[str, Any]
 
 
 def run(ctx: StageContext) -> dict[str, Any]:
-    """Write rounds/<round>/evaluate: predictions.parquet, accuracy_matrix.json and metrics.json."""
+    """Write rounds/<round>/evaluate: predictions.parquet, accuracy_matrix.json and metrics.json.
+
+    before.parquet has the columns of predictions.parquet: the parent's model on the suites that are new.
+    """
     before: Matrix = read_json(ctx.parent_input("evaluate") / MATRIX)
     return _evaluate(ctx, before, parent=ctx.parent)
 
@@ -76,6 +80,8 @@ def _evaluate(ctx: StageContext, before: Matrix, parent: str | None) -> dict[str
             inherited = base if parent == BASE else seen.of("parent", lambda: _loaded(folder), new)
         matrix = _matrix(ctx.round, parent, before, own, inherited, base, read_json(pool / POOL))
         write_parquet(out / PREDICTIONS, own)
+        if parent is not None:
+            write_parquet(out / BEFORE, inherited)
         write_json(out / MATRIX, matrix)
         metrics = _metrics(ctx.round, parent, matrix)
         write_json(out / FIGURES, metrics)

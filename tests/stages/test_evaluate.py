@@ -120,7 +120,7 @@ def test_earlier_scores_are_never_computed_again(lineage: Project) -> None:
 def test_only_its_files_are_left_and_they_are_the_same_bytes_again(lineage: Project) -> None:
     out = lineage.output("r002", "evaluate")
     names = sorted(path.name for path in out.iterdir())
-    assert names == ["accuracy_matrix.json", "metrics.json", "predictions.parquet"]
+    assert names == ["accuracy_matrix.json", "before.parquet", "metrics.json", "predictions.parquet"]
     assert not lineage.work("base").exists()
     before = folder_digest(out)
     evaluate.run(context(lineage, "r002"))
