@@ -37,7 +37,7 @@ _FOLDER = 1_000  # samples whose pictures stand in one folder
 _LONGEST_ID = 200  # characters that a drop's sample may be called by
 
 _PART = pa.struct([("type", pa.string()), ("text", pa.string())])
-_COLUMNS = pa.schema(
+COLUMNS = pa.schema(
     [
         ("id", pa.string()),
         ("images", pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))),
@@ -84,7 +84,7 @@ def checkout(project: Project, round_id: str, target: Path, form: str = "parquet
         for split, rows in splits.items():
             if len(rows):
                 with progress(f"checkout {split}", len(rows)) as bar:
-                    described[split] = write(beside, split, _samples(rows, bar.update))
+                    described[split] = write(beside, split, stream(rows, bar.update))
         text = yaml.safe_dump(described, sort_keys=False, allow_unicode=True)
         (beside / DESCRIPTION).write_text(text, encoding="utf-8")
         publish_folder(beside, target)
@@ -108,7 +108,8 @@ def _suites(pool: Path) -> pd.DataFrame:
     return pd.DataFrame(places, columns=["shard", "row"])
 
 
-def _samples(rows: pd.DataFrame, told: Callable[[int], Any]) -> Iterator[Sample]:
+def stream(rows: pd.DataFrame, told: Callable[[int], Any]) -> Iterator[Sample]:
+    """The samples at `rows` (columns shard, a path, and row), a row group at a time; `told` how many each time."""
     store = SampleStore(rows, cache_bytes=0)
     for start in range(0, len(store), ROW_GROUP):
         batch = store.samples(start, start + ROW_GROUP)
@@ -125,34 +126,48 @@ def _write_parquet(folder: Path, split: str, samples: Iterator[Sample]) -> list[
             if number % (_FILE // ROW_GROUP) == 0:
                 stack.close()
                 names.append(f"{split}-{len(names):05d}.parquet")
-                writer = stack.enter_context(pq.ParquetWriter(folder / names[-1], _COLUMNS, compression="zstd"))
-            writer.write_table(pa.Table.from_pylist([_row(sample) for sample in batch], schema=_COLUMNS))
+                writer = stack.enter_context(pq.ParquetWriter(folder / names[-1], COLUMNS, compression="zstd"))
+            writer.write_table(pa.Table.from_pylist([parquet_row(sample) for sample in batch], schema=COLUMNS))
     return names
 
 
 def _write_llava(folder: Path, split: str, samples: Iterator[Sample]) -> str:
     """One JSON list, a sample a line, and the pictures; the name of the list."""
     name = f"{split}.json"
-    with open(folder / name, "w", encoding="utf-8") as file:
-        for number, sample in enumerate(samples):
-            paths = []
-            for place, data in enumerate(sample.images):
-                inside = Path("images", split, f"{number // _FOLDER:04d}")
-                (folder / inside).mkdir(parents=True, exist_ok=True)
-                paths.append(str(inside / f"{number:07d}-{place}.{_suffix(data)}"))
-                (folder / paths[-1]).write_bytes(data)
-            file.write(",\n" if number else "[\n")
-            json.dump(_turns(sample, paths), file, ensure_ascii=False)
-        file.write("\n]\n")
+    pictures = Path("images", split)
+    rows = (llava_row(each, lay_pictures(folder, pictures, number, each)) for number, each in enumerate(samples))
+    write_list(folder / name, rows)
     return name
 
 
-def _row(sample: Sample) -> dict[str, Any]:
+def write_list(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+    """A JSON list, an object a line."""
+    with open(path, "w", encoding="utf-8") as file:
+        for number, row in enumerate(rows):
+            file.write(",\n" if number else "[\n")
+            json.dump(row, file, ensure_ascii=False)
+        file.write("\n]\n")
+
+
+def lay_pictures(folder: Path, inside: Path, number: int, sample: Sample) -> list[str]:
+    """Write the pictures of sample `number` below folder/inside, byte by byte; their paths from `folder`."""
+    paths = []
+    for place, data in enumerate(sample.images):
+        home = inside / f"{number // _FOLDER:04d}"
+        (folder / home).mkdir(parents=True, exist_ok=True)
+        paths.append(str(home / f"{number:07d}-{place}.{_suffix(data)}"))
+        (folder / paths[-1]).write_bytes(data)
+    return paths
+
+
+def parquet_row(sample: Sample) -> dict[str, Any]:
+    """A sample in the columns of `COLUMNS`."""
     pictures = [{"bytes": data, "path": None} for data in sample.images]
     return {**_meta(sample), "images": pictures, "messages": sample.messages}
 
 
-def _turns(sample: Sample, paths: list[str]) -> dict[str, Any]:
+def llava_row(sample: Sample, paths: list[str]) -> dict[str, Any]:
+    """A sample in LLaVA's form, its pictures being at `paths`."""
     roles = {"user": "human", "assistant": "gpt", "system": "system"}
     turns = [{"from": roles[message["role"]], "value": _text(message)} for message in sample.messages]
     pictures = {"image": paths[0] if len(paths) == 1 else paths} if paths else {}

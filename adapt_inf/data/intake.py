@@ -98,7 +98,7 @@ class _Part:
 
 
 @dataclass(frozen=True)
-class _Checked:
+class Checked:
     """A sample whose pictures decode, with their hashes."""
 
     raw: RawSample
@@ -189,7 +189,7 @@ def _take_split(drop: Drop, split: str, known: Known, out: Path, params: Ingest,
             for sample_id, item in _checked(drop, split, params.max_pixels, taken, done):
                 bar.update(1)
                 part.read += 1
-                if isinstance(item, _Checked) and (reason := leak(item, known)):
+                if isinstance(item, Checked) and (reason := leak(item, known)):
                     item = Reject(item.raw.id, item.raw.file, reason, "leak")
                 if isinstance(item, Reject):
                     part.rejects.append(_reject_row(split, sample_id, item))
@@ -236,18 +236,18 @@ def _finish_part(out: Path, split: str, number: int, part: _Part) -> _Part:
 
 def _checked(
     drop: Drop, split: str, max_pixels: int, taken: dict[str, int], start: int
-) -> Iterator[tuple[str, _Checked | Reject]]:
+) -> Iterator[tuple[str, Checked | Reject]]:
     """Yield (sample id, outcome) of the records from number `start` on; earlier ones only give out their ids again."""
-    items = ((_unique_id(drop.name, item.id, taken), item) for item in read_split(drop, split))
+    items = ((unique_id(drop.name, item.id, taken), item) for item in read_split(drop, split))
     for _ in islice(items, start):
         pass
     with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
         while together := list(islice(items, _TOGETHER)):
-            outcomes = threads.map(lambda pair: _check(pair[1], max_pixels), together)
+            outcomes = threads.map(lambda pair: check_sample(pair[1], max_pixels), together)
             yield from zip((sample_id for sample_id, _ in together), outcomes, strict=True)
 
 
-def _unique_id(drop: str, own: str, taken: dict[str, int]) -> str:
+def unique_id(drop: str, own: str, taken: dict[str, int]) -> str:
     """ "<drop>/<id>"; an id that came before gets `~2`, `~3`, ... ."""
     name = own
     while name in taken:
@@ -257,7 +257,7 @@ def _unique_id(drop: str, own: str, taken: dict[str, int]) -> str:
     return f"{drop}/{name}"
 
 
-def _check(item: RawSample | Reject, max_pixels: int) -> _Checked | Reject:
+def check_sample(item: RawSample | Reject, max_pixels: int) -> Checked | Reject:
     if isinstance(item, Reject):
         return item
     try:
@@ -265,7 +265,7 @@ def _check(item: RawSample | Reject, max_pixels: int) -> _Checked | Reject:
         hashes = [pixel_hash(decode_image(data, max_pixels)) for data in images]
     except BadSample as error:
         return Reject(item.id, item.file, error.reason, error.kind)
-    return _Checked(item, images, hashes, content_hash(item.messages, hashes))
+    return Checked(item, images, hashes, content_hash(item.messages, hashes))
 
 
 def _load(image: bytes | Path, max_pixels: int) -> bytes:
@@ -281,19 +281,19 @@ def _load(image: bytes | Path, max_pixels: int) -> bytes:
         raise BadSample("missing_image", f"{image.name!r} cannot be read ({error.strerror})") from None
 
 
-def _leak_into_suite(item: _Checked, known: Known) -> str | None:
+def _leak_into_suite(item: Checked, known: Known) -> str | None:
     if not known.images.isdisjoint(item.image_hashes):
         return "an image of this evaluation sample has been in the pool"
     return "this evaluation sample has been in the pool" if item.content in known.content else None
 
 
-def _leak_from_suite(item: _Checked, known: Known) -> str | None:
+def _leak_from_suite(item: Checked, known: Known) -> str | None:
     if not known.suite_images.isdisjoint(item.image_hashes):
         return "an image of this training sample is in an evaluation suite"
     return "this training sample is in an evaluation suite" if item.content in known.suite_content else None
 
 
-def _write(shard: ShardWriter, sample_id: str, item: _Checked) -> dict[str, Any]:
+def _write(shard: ShardWriter, sample_id: str, item: Checked) -> dict[str, Any]:
     raw = item.raw
     row = shard.add(Sample(sample_id, item.images, raw.messages, raw.skill, raw.metric, raw.answers))
     return {

@@ -257,7 +257,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pyt
     (root / "train.json").write_text(json.dumps(rows))
     params = Ingest(shard_samples=20)
     whole = take_in(read_drop(root), Known(), tmp_path / "whole", params, "r001")
-    check = intake._check
+    check = intake.check_sample
     calls = 0
 
     def failing(item: Any, max_pixels: int) -> Any:
@@ -268,7 +268,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pyt
         return check(item, max_pixels)
 
     monkeypatch.setattr(intake, "_TOGETHER", 1)
-    monkeypatch.setattr(intake, "_check", failing)
+    monkeypatch.setattr(intake, "check_sample", failing)
     with pytest.raises(Killed):
         take_in(read_drop(root), Known(), tmp_path / "out", params, "r001")
     state = tmp_path / "out" / ".state"
