@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import TypeVar
 
@@ -37,11 +38,23 @@ def worker_count(device: torch.device, units: int) -> int:
     return max(1, min(len(os.sched_getaffinity(0)), units))
 
 
+class WorkerKilledError(ChildProcessError):
+    """A worker was killed from without: another attempt may come out better."""
+
+    def __init__(self, rank: int, count: int, number: int) -> None:
+        name = signal.Signals(number).name
+        super().__init__(
+            f"worker {rank} of {count} was killed by {name}, as the kernel does when memory runs out: a smaller "
+            "batch_size of the stage, or train.micro_batch, needs less"
+        )
+
+
 def run_workers(count: int, work: Callable[[int], T]) -> T:
     """Run `work(rank)` for every rank below `count`, rank 0 in this process, and return what that one returns.
 
     Raises:
         AdaptInfError: what another rank raised, if it raised such a one.
+        WorkerKilledError: another rank was killed.
         RuntimeError: another rank failed otherwise; it has printed why.
     """
     if count == 1:
@@ -61,13 +74,13 @@ def run_workers(count: int, work: Callable[[int], T]) -> T:
             child.join()
     except RuntimeError as error:
         # A rank that waits for one that is gone fails of the broken connection; the other's fault is the reason.
-        if (fault := _fault(pipes)) is not None:
+        if (fault := _fault(pipes) or _killed(children)) is not None:
             raise fault from error
         raise
     finally:
         for child in children:
             child.kill()
-    if (fault := _fault(pipes)) is not None:
+    if (fault := _fault(pipes) or _killed(children)) is not None:
         raise fault
     failed = [rank for rank, child in enumerate(children, start=1) if child.exitcode]
     if failed:
@@ -88,6 +101,15 @@ def _fault(pipes: list[tuple[Connection, Connection]]) -> AdaptInfError | None:
     """What the first of the other ranks that had something to tell has told."""
     told = (AdaptInfError(*json.loads(hear.recv_bytes())) for hear, _ in pipes if hear.poll())
     return next(told, None)
+
+
+def _killed(children: list[ForkProcess]) -> WorkerKilledError | None:
+    """The first of the other ranks that a signal ended, if one did."""
+    for rank, child in enumerate(children, start=1):
+        child.join(1)  # one whose connection has broken is as good as gone
+        if child.exitcode is not None and child.exitcode < 0:
+            return WorkerKilledError(rank, len(children) + 1, -child.exitcode)
+    return None
 
 
 class SharedProgress:

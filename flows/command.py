@@ -16,10 +16,11 @@ def drain_now(project: Project) -> list[str]:
         AdaptInfError: as there, or Prefect's server went away.
     """
     server = begin_server()
+    from adapt_inf.tracking.outbox import attempt
     from adapt_inf.tracking.store import connect
     from flows.drain import drain, without_heartbeats
 
-    connect(project)  # imports MLflow, while the server starts
+    attempt(project, lambda: connect(project))  # imports MLflow, while the server starts
     await_server(server)
     try:
         with without_heartbeats():

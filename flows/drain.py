@@ -7,8 +7,6 @@ that came in between is not left behind.
 
 from __future__ import annotations
 
-import os
-import signal
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -22,9 +20,11 @@ from adapt_inf import drop_queue, lineage, promotion
 from adapt_inf.errors import AdaptInfError, DropError
 from adapt_inf.project import Project
 from adapt_inf.tracking import rounds as tracked
+from adapt_inf.tracking.outbox import attempt
+from adapt_inf.tracking.sending import catch_up
 from adapt_inf.writer import BusyError, writer_lock
 from flows.approval import match_forms
-from flows.processes import end_with_parent
+from flows.processes import end_with_runner
 from flows.round import lifelong_round, say
 from flows.stale import crash_runs_of
 
@@ -45,8 +45,8 @@ def drain(root: str, served: bool = False) -> list[str] | State[Any]:
         BusyError: another process is at work here.
         AdaptInfError: a round failed (the rounds before it stand), or a drop was refused (the ones after it are done).
     """
-    if served:
-        end_with_parent(os.getppid(), signal.SIGTERM)  # a runner that was killed: the next one goes on with the round
+    if served and not end_with_runner():  # the next one begins with a look of its own, and goes on with the round
+        return Completed(data=[], message="The runner that began this has ended.")
     project = Project(Path(root))
     done: list[str] = []
     refused: list[str] = []
@@ -55,7 +55,7 @@ def drain(root: str, served: bool = False) -> list[str] | State[Any]:
             with writer_lock(project, flow_run=runtime.flow_run.id) as dead:
                 crash_runs_of(dead)
                 if dead or lineage.has_work(project):
-                    tracked.fail_stale(project)
+                    attempt(project, lambda: tracked.fail_stale(project))
                 held = _work_off(project, done, refused, served=served)
                 if served:
                     match_forms(project)
@@ -88,6 +88,7 @@ def _work_off(project: Project, done: list[str], refused: list[str], *, served: 
             refused.append(str(error))
         else:
             done.append(round_id)
+    catch_up(project)
     waiting = lineage.awaiting(project)
     return f"{', '.join(waiting)} waits for approval, and what waits holds behind it." if waiting else None
 

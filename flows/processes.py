@@ -10,6 +10,7 @@ from contextlib import suppress
 import psutil
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_RUNNER = "ADAPT_INF_RUNNER"
 
 
 def end_with_parent(parent: int, number: signal.Signals) -> bool:
@@ -19,6 +20,19 @@ def end_with_parent(parent: int, number: signal.Signals) -> bool:
     """
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number)
     return os.getppid() == parent
+
+
+def mark_runner() -> None:
+    """Let the processes that this one starts know, as `end_with_runner` asks, who it was."""
+    os.environ[_RUNNER] = str(os.getpid())
+
+
+def end_with_runner() -> bool:
+    """Get SIGTERM when the runner that started this process ends; False: it ended while Python was still importing.
+
+    A work pool's worker did not mark itself; it is taken to be there still.
+    """
+    return end_with_parent(int(os.environ.get(_RUNNER, os.getppid())), signal.SIGTERM)
 
 
 def kill_children() -> None:

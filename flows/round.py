@@ -21,7 +21,7 @@ from adapt_inf.errors import AdaptInfError, DropError
 from adapt_inf.project import Project
 from adapt_inf.stages.log import last_lines, log_file
 from adapt_inf.stages.runner import STAGES, stage_fault, stage_outcome
-from adapt_inf.tracking import rounds
+from adapt_inf.tracking import outbox, rounds
 from adapt_inf.versions import StageFailedError
 from flows.follow import following
 from flows.processes import kill_children
@@ -38,8 +38,10 @@ def lifelong_round(root: str, round_id: str) -> dict[str, Any]:
     project = Project(Path(root))
     record = lineage.read_round(project, round_id)
     say(f"round {round_id}: drop {record.drop} on top of {record.parent}, strategy {record.strategy}")
+    missed = outbox.untracked(project).keys() - {round_id}
     if record.status != "finished":
-        rounds.begin_round(project, round_id)
+        outbox.strike_off(project, round_id)  # an earlier attempt's: this one logs every stage
+        outbox.tell(project, round_id, lambda: rounds.begin_round(project, round_id))
     retries = load_params(project.params_of(round_id)).retries
     try:
         for stage in STAGES:
@@ -52,12 +54,16 @@ def lifelong_round(root: str, round_id: str) -> dict[str, Any]:
     except AdaptInfError as error:
         if record.status == "finished":  # what it was stands, whatever kept its lost output from coming back
             raise
-        rounds.finish_round(project, round_id, "failed", _facts(record))
+        outbox.tell(project, round_id, lambda: rounds.finish_round(project, round_id, "failed", _facts(record)))
         if isinstance(error, DropError):
             lineage.refuse_drop(project, round_id, str(error))
+            outbox.strike_off(project, round_id)
         else:
             lineage.fail_round(project, round_id, str(error))
         raise
+    finally:
+        if outbox.untracked(project).keys() - missed:
+            say(f"  {outbox.notice(project)}")
 
 
 def may_pass(_: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
@@ -99,7 +105,7 @@ def run_stage(root: str, round_id: str, stage: str) -> dict[str, Any]:
         kill_children()
         raise
     outcome = stage_outcome(project, round_id, stage, cached=not ran)
-    rounds.log_stage(project, round_id, stage, outcome)
+    outbox.tell(project, round_id, lambda: rounds.log_stage(project, round_id, stage, outcome))
     say(describe(round_id, outcome))
     return outcome
 

@@ -30,6 +30,7 @@ from adapt_inf.project import Project
 from flows.approval import approve
 from flows.drain import drain
 from flows.names import deployment_name
+from flows.processes import mark_runner
 from flows.server import NoServerError, check_server, configured_server
 
 _LOOK_SECONDS = 2.0  # between looks for runs that are due
@@ -88,6 +89,7 @@ def serve(project: Project, say: Callable[[str], None]) -> None:
         raise NoServerError("no Prefect server is set")
     check_server()
     found = deployments(project)
+    mark_runner()
     runner = Runner(query_seconds=_LOOK_SECONDS, limit=_AT_ONCE)
     asyncio.run(_serve(project, runner, found, say))
 

@@ -67,6 +67,20 @@ def test_a_worker_that_fails_fails_the_work() -> None:
 
 
 @pytest.mark.parametrize("meets", [False, True])
+def test_a_worker_that_is_killed_is_named_as_such(meets: bool) -> None:
+    """So that the stage is tried again, as one that was killed itself."""
+
+    def work(rank: int) -> None:
+        add_up = meeting.gradients(rank) if meets else alone
+        if rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        add_up([], torch.ones(1))
+
+    with pytest.raises(OSError, match=r"worker 1 of 2 was killed by SIGKILL, .* memory"), MeetingPlace(2) as meeting:
+        run_workers(2, work)
+
+
+@pytest.mark.parametrize("meets", [False, True])
 def test_a_fault_with_a_mend_comes_up_as_itself(capfd: pytest.CaptureFixture[str], meets: bool) -> None:
     """Also where the others wait for the one that has it, who is gone."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -56,7 +57,13 @@ class _Both:
                 self._line = ""
             else:
                 self._line += part
-        return self._stream.write(text)
+        with suppress(BrokenPipeError):  # whoever read the terminal has gone; the work has not
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(BrokenPipeError):
+            self._stream.flush()
 
     def _keep(self) -> None:
         line = _ESCAPES.sub("", self._line).rstrip()

@@ -44,6 +44,19 @@ def test_the_log_has_whole_lines_and_the_terminal_has_all(tmp_path: Path) -> Non
     assert "ValueError: what went wrong" in shown
 
 
+def test_work_goes_on_when_whoever_read_the_terminal_has_gone(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    project.round("r001").mkdir(parents=True)
+    command = [sys.executable, "-c", PRINTS, str(project.root)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        process.stderr.close()
+    assert process.returncode == 1
+    kept = log_file(project, "r001", "sketch").read_text(encoding="utf-8")
+    assert "1000/1000" in kept
+    assert kept.endswith("ValueError: what went wrong\n")
+
+
 def test_the_next_attempt_has_a_file_of_its_own(tmp_path: Path) -> None:
     project = Project(tmp_path)
     project.round("r001").mkdir(parents=True)
