@@ -3,10 +3,11 @@
     python tests/fault_harness.py [--kills 200] [--seed 0] [--json FILE]
 
 A project with two drops is run once undisturbed. Then copies of it are run and killed until enough kills are done: the
-flow, DVC (which works inside it), a stage, one of its forked workers, the Prefect server that it started or the runner
-of `adapt-inf serve`; while Python still imports, in the midst of the work, between two stages, in a commit. After each
-kill the same command is given again. Every copy must come out as the undisturbed run, by hash, with each sample once,
-one line of history a round, no run left open in MLflow, and no process left.
+flow, DVC (which works inside it), a stage, one of its forked workers, the Prefect server that it started, the runner of
+`adapt-inf serve`, or all of them at once, as when the machine dies; while Python still imports, in the midst of work,
+between two stages, in a commit. After each kill the same command is given again. Every copy must come out as the
+undisturbed run, by hash, with each sample once, one line of history a round, no run left open in MLflow, and no process
+left.
 """
 
 from __future__ import annotations
@@ -186,18 +187,24 @@ MOMENTS = {"start": 0.15, "stage": 0.35, "work": 0.2, "between": 0.3}
 work; after an output has appeared, when DVC, MLflow and git take note of it and the next stage begins."""
 
 
+ALL = "machine"  # the role of all processes together
+
 Target = tuple[str, str]  # a round and a stage of it
 
 
 class Watch:
     """What has happened in a lineage since the command began."""
 
-    def __init__(self, top: psutil.Process, project: Project) -> None:
-        self.top, self.project = top, project
+    def __init__(self, top: psutil.Process, project: Project, *, served: bool) -> None:
+        self.top, self.project, self.served = top, project, served
         self.outputs = outputs(project)
 
     def ended(self) -> bool:
         return not self.top.is_running() or self.top.status() == psutil.STATUS_ZOMBIE
+
+    def waits(self) -> bool:
+        """Whether nothing more will happen until a person has looked."""
+        return self.served and held(self.project)
 
     def reached(self, moment: str, target: Target | None) -> bool:
         if moment == "start":
@@ -208,6 +215,10 @@ class Watch:
             targets = [target] if target else list(product(ROUNDS, STAGES))
             return any(any(self.project.work(r).glob(f"{OUTPUTS[stage]}-*")) for r, stage in targets)
         return outputs(self.project) > self.outputs
+
+
+def held(project: Project) -> bool:
+    return any(record.status == "failed" for record in lineage.rounds(project))
 
 
 def outputs(project: Project) -> int:
@@ -229,7 +240,7 @@ def kill_one(watch: Watch, rng: np.random.Generator, tally: Tally, target: Targe
     moment = "work" if target else str(rng.choice(list(MOMENTS), p=list(MOMENTS.values())))
     until = time.monotonic() + PATIENCE
     while not watch.reached(moment, target):
-        if watch.ended() or (target and _recorded(watch.project, target)):
+        if watch.ended() or watch.waits() or (target and _recorded(watch.project, target)):
             return False
         assert time.monotonic() < until, f"{watch.project.root} does not move"
         time.sleep(0.005)
@@ -241,11 +252,12 @@ def kill_one(watch: Watch, rng: np.random.Generator, tally: Tally, target: Targe
                 candidates.append((process, found))
     if not candidates or watch.ended():
         return False
-    kinds = sorted({found[0] for _, found in candidates})
-    kind = kinds[rng.integers(len(kinds))]
-    chosen = [(process, found) for process, found in candidates if found[0] == kind]
-    process, _ = chosen[rng.integers(len(chosen))]
-    process.kill()
+    kinds = [*sorted({found[0] for _, found in candidates}), ALL]
+    kind = kinds[tally.kills % len(kinds) if target else rng.integers(len(kinds))]
+    chosen = [process for process, found in candidates if kind in (found[0], ALL)]
+    for process in chosen if kind == ALL else [chosen[rng.integers(len(chosen))]]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
     tally.roles[kind] += 1
     tally.stages[next((found[1] for _, found in candidates if found[1] != "-"), "-")] += 1
     return True
@@ -282,11 +294,13 @@ def run_disturbed(
         tally.starts += 1
         before, idle = (now, 0) if (now := outputs(project)) > before else (before, idle + 1)
         assert idle < IDLE, f"{project.root} does not move on:\n{log_of(project)[-8000:]}"
-        if _held(command, project):
+        if held(project):
             command = ["adapt-inf", "round"]  # a stage was killed as often as it is retried: a person says go on
         with started(machine, project, command) as process:
-            while process.poll() is None and not _finished(project) and not _held(command, project):
-                watch = Watch(psutil.Process(process.pid), project)
+            while process.poll() is None and not _finished(project):
+                watch = Watch(psutil.Process(process.pid), project, served="serve" in command)
+                if watch.waits():
+                    break
                 if kills is None:
                     kill_one(watch, rng, tally)
                 elif targets and (kill_one(watch, rng, tally, targets[0]) or _recorded(project, targets[0])):
@@ -296,10 +310,6 @@ def run_disturbed(
                 rest = kills is not None and not targets
                 _let_react(process, project, rest=rest)
     tally.lineages += 1
-
-
-def _held(command: list[str], project: Project) -> bool:
-    return "serve" in command and any(record.status == "failed" for record in lineage.rounds(project))
 
 
 def _let_react(process: subprocess.Popen[bytes], project: Project, *, rest: bool) -> None:
@@ -343,7 +353,7 @@ def main() -> int:
         machine.home.mkdir()
         new = make_project(machine, make_miniature(machine.home / "model"))
         text = new.params_file.read_text(encoding="utf-8")
-        quick = {"retries.delay_seconds": 1, "schedule.poll_seconds": 3}
+        quick = {"retries.delay_seconds": 1, "schedule.poll_seconds": 10}
         new.params_file.write_text(set_values(text, quick), encoding="utf-8")
         calm = copy_project(new, Path(folder) / "undisturbed")
         machine.run("adapt-inf", "round", cwd=calm.root)

@@ -23,4 +23,4 @@ def test_a_lineage_killed_in_every_stage_comes_out_as_one_that_was_not(
         run_disturbed(served, project, ["adapt-inf", "round"], np.random.default_rng(0), tally, kills=12)
         assert check(project, expected, tally) == []
     assert tally.kills == 12
-    assert {"flow", "stage"} <= set(tally.roles)
+    assert {"flow", "stage", "machine"} <= set(tally.roles)
