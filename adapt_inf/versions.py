@@ -51,6 +51,7 @@ IGNORED = """\
 /rounds/*/.work/
 /rounds/*/log/
 /rounds/*/pictures/
+/rounds/*/report.html
 """
 
 

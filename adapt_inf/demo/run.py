@@ -39,7 +39,7 @@ def run_demo(target: Path, drops: int, strategy: str, seed: int) -> str:
         AdaptInfError: `target` holds something else, or a demo of another strategy or seed.
     """
     from adapt_inf.demo.compose import DROPS, compose_drop
-    from adapt_inf.tracking.pictures import write_pictures
+    from adapt_inf.review.report import report_path
     from adapt_inf.tracking.summary import lineage_table, mlflow_command
 
     if not 1 <= drops <= len(DROPS):
@@ -55,9 +55,8 @@ def run_demo(target: Path, drops: int, strategy: str, seed: int) -> str:
 
         drain_now(project)
     entries = lineage.entries(project)
-    pictures = write_pictures(project, lineage.head(project), entries)
-    shown = "\n".join(f"  {path}" for path in pictures)
-    return f"{lineage_table(entries)}\n\nPictures:\n{shown}\n\nMLflow:\n{mlflow_command(project)}"
+    page = report_path(project, lineage.head(project))
+    return f"{lineage_table(entries)}\n\nThe last round on one page:\n{page}\n\nMLflow:\n{mlflow_command(project)}"
 
 
 def _project(target: Path, strategy: str, seed: int) -> Project:

@@ -111,18 +111,6 @@ def ancestry(lineage: list[dict[str, Any]], round_id: str) -> list[dict[str, Any
     return line[::-1]
 
 
-def ancestry_on_disk(project: Project, round_id: str) -> list[dict[str, Any]]:
-    """The round and its ancestors after the base, oldest first: their names, parents and counts.
-
-    One small file a round is read: a lineage of hundreds must not cost more than one of ten.
-    """
-    line: list[dict[str, Any]] = []
-    while round_id != BASE and (record := _read(project.round(round_id) / "round.json")):
-        line.append({key: record.get(key) for key in ("round", "parent", *COUNTS)})
-        round_id = record["parent"]
-    return line[::-1]
-
-
 def selector_table(selectors: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
     """selectors.json's clusters as (columns, rows): a row per cluster, a column for the entropy of each expert."""
     clusters = selectors.get("clusters", [])

@@ -2,7 +2,7 @@
 
 All of it is written by the orchestrator from the files that the stages left, so a stage that DVC took from its cache
 logs as one that ran, and everything may be logged again: runs are found by their tags. A whole round costs about half a
-second, and another for its pictures.
+second, and two more for its page and pictures (see adapt_inf.review).
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from adapt_inf.tracking.describe import round_note
 from adapt_inf.tracking.reports import (
     FIGURES,
     RoundFiles,
-    ancestry_on_disk,
     matrix_table,
     round_number,
     selector_table,
@@ -111,12 +110,14 @@ def finish_round(project: Project, round_id: str, status: str, facts: dict[str, 
     Returns:
         The version of the registered model, or None where the round did not come as far as its evaluation.
     """
-    from adapt_inf.tracking.pictures import write_pictures
+    from adapt_inf.review.report import make_report
 
+    # Before MLflow is asked for anything: the page is there also where MLflow is not.
+    page = make_report(project, {**facts, "round": round_id, "status": status})
     store = connect(project)
     files = RoundFiles(project, round_id)
     run_id = _ensure_round(store, project, round_id, runs_of(store, round_id).get(""))
-    note = round_note(files, status, facts)
+    note = round_note(project, {**facts, "round": round_id, "status": status})
     known = {key: str(value) for key, value in facts.items() if value is not None}
     tags = {_FACT_TAGS.get(key, key): value for key, value in known.items()} | {"status": status, NOTE: note}
     write(store, run_id, round_metrics(files), tags=tags, step=round_number(round_id))
@@ -130,9 +131,10 @@ def finish_round(project: Project, round_id: str, status: str, facts: dict[str, 
         tables["accuracy_matrix.json"] = matrix_table(files.matrix)
     if tables:
         write_tables(store, run_id, tables)
-    pictures = write_pictures(project, round_id, ancestry_on_disk(project, round_id))
-    if pictures:
-        store.client.log_artifacts(run_id, str(pictures[0].parent), "pictures")
+    store.client.log_artifact(run_id, str(page))
+    pictures = page.parent / "pictures"
+    if pictures.is_dir():
+        store.client.log_artifacts(run_id, str(pictures), "pictures")
     version = _register(store, files, run_id, status, known, note)
     store.client.set_terminated(run_id, _RUN_STATUS.get(status, "FAILED"))
     return version
@@ -169,12 +171,17 @@ def tag_gate(project: Project, entry: dict[str, Any]) -> None:
     Args:
         entry: the round, as `adapt-inf lineage --json` lists it.
     """
+    from adapt_inf.review.report import show_verdict
+
     store = connect(project)
     run = runs_of(store, entry["round"]).get("")
     if run is None or not entry["gate"]:
         return
     tags = {"gate": entry["gate"]["verdict"], "gate.reasons": "; ".join(entry["gate"]["reasons"])}
-    note = round_note(RoundFiles(project, entry["round"]), entry["status"], entry)
+    note = round_note(project, entry)
+    page = show_verdict(project, entry)
+    if page.is_file():
+        store.client.log_artifact(run.info.run_id, str(page))
     figures = {f"gate.{name}": value for name, value in entry["gate"]["figures"].items()}
     write(store, run.info.run_id, figures, tags=tags | {NOTE: note}, step=round_number(entry["round"]))
     for version in store.client.search_model_versions(f"run_id = '{run.info.run_id}'"):

@@ -82,12 +82,14 @@ def test_the_run_carries_figures_inputs_and_a_description(project: Project, clie
     }
     note = parent.data.tags["mlflow.note.content"]
     assert "3,000 training samples" in note
-    assert "**Gained**: flags/capital 0.05 →" in note
-    assert "**Lost**: base/naming" in note
+    assert "**What it gained**: flags/capital 0.05 →" in note
+    assert "**What it forgot**: base/naming" in note
     assert {file.path for file in client.list_artifacts(parent.info.run_id, "pictures")} >= {
-        "pictures/forgetting.png",
-        "pictures/accuracy_matrix.png",
+        "pictures/skill_curves.svg",
+        "pictures/accuracy_matrix.svg",
     }
+    page = Path(client.download_artifacts(parent.info.run_id, "report.html"))
+    assert page.read_bytes() == (project.round("r002") / "report.html").read_bytes()
 
 
 @pytest.mark.parametrize("stage", [None, "select"])
@@ -139,6 +141,9 @@ def test_the_gate_stands_on_the_run_and_on_the_version(project: Project, client:
             assert (tags["gate"], tags["gate.reasons"]) == (verdict, "base/naming fell by 0.300")
         assert parent.data.metrics["gate.max_forgetting"] == 0.3
         assert f"**Gate**: {verdict}: base/naming fell by 0.300." in parent.data.tags["mlflow.note.content"]
+        page = Path(client.download_artifacts(parent.info.run_id, "report.html")).read_text()
+        assert page.count("base/naming fell by 0.300") == 1
+        assert ("Promoted by hand" in page) == (verdict == "promoted")
 
 
 def test_logging_a_round_again_changes_nothing(project: Project, client: MlflowClient) -> None:

@@ -1,0 +1,164 @@
+"""Pictures of the choice: which expert took which cluster, how much of it, and from which levels of its score."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from adapt_inf.review import charts
+from adapt_inf.review.charts import Bar, Line, heat_map, strata_chart
+from adapt_inf.review.picture import Picture
+from adapt_inf.review.svg import BLUE, GREEN, PINK, Panel
+from adapt_inf.review.tables import Review, score_of
+from adapt_inf.selection.coverage import HIGH_TAIL, LOW_TAIL, stratify
+
+_Row = TypeVar("_Row")
+
+MOST_BARS = 90  # clusters that have a row of their own; beyond that the largest ones
+
+_ROWS = 30  # of a panel
+_MOST_STRATA = 12  # clusters whose score is shown
+
+
+def cluster_entropies(review: Review) -> Picture | None:
+    """Clusters x experts, the winner framed."""
+    shown = review.clusters[:MOST_BARS]
+    experts = list(dict.fromkeys(name for cluster in shown for name in cluster.get("entropies") or {}))
+    if not experts:
+        return None
+    known = [value for cluster in shown for value in (cluster["entropies"] or {}).values() if value is not None]
+    low, high = min(known, default=0.0), max(known, default=1.0)
+    panels = []
+    for part in in_parts(shown):
+        values = [[(cluster["entropies"] or {}).get(name) for name in experts] for cluster in part]
+        framed = [(row, experts.index(c["selector"])) for row, c in enumerate(part) if c["selector"] in experts]
+        names = [name_of(review, cluster) for cluster in part]
+        panels.append(heat_map(names, experts, values, low, high, framed, "cluster, main skill"))
+    winners = Counter(cluster["selector"] for cluster in review.clusters)
+    close = sum(1 for cluster in review.clusters if (cluster.get("margin") or 1.0) < 0.1)
+    by = ", ".join(f"{name} in {count}" for name, count in winners.most_common())
+    return Picture(
+        f"Which expert chose in which cluster{_only(shown, review.clusters)}",
+        "A row per cluster of samples that pull the model alike, a column per expert; a cell says in bits how widely "
+        "the expert's score spreads there. The one that spreads widest tells the samples apart best and chooses: "
+        "framed.",
+        f"Chosen: {by}. In {close} of {len(review.clusters)} clusters the second was less than 0.1 bit behind.",
+        tuple(panels),
+    )
+
+
+def cluster_sizes(review: Review) -> Picture | None:
+    """Size, budget, selected and pruned of each cluster."""
+    shown = review.clusters[:MOST_BARS]
+    if not shown:
+        return None
+    pruned = review.per_cluster("pruned")
+    bars = []
+    for cluster in shown:
+        gone = pruned.get(cluster["cluster"], 0)
+        rest = max(0, cluster["size"] - cluster["selected"] - gone)
+        parts = [(cluster["selected"], GREEN), (rest, ""), (gone, PINK)]
+        bars.append(Bar(name_of(review, cluster), parts, cluster["budget"], cluster["selector"]))
+    legend = [("selected", GREEN), ("kept in the pool, not selected", "")]
+    legend += [("pruned", PINK)] if any(pruned.values()) else []
+    full = [cluster for cluster in review.clusters if cluster["selected"] == cluster["size"]]
+    largest = review.clusters[0]
+    return Picture(
+        f"What each cluster gave{_only(shown, review.clusters)}",
+        "A bar per cluster, as long as it has samples: what was selected to train on, what stays in the pool for later "
+        "rounds, what was pruned for good. The mark is the cluster's budget; the word behind it is its selector.",
+        f"Budgets are {_range([cluster['budget'] for cluster in review.clusters])} samples, clusters "
+        f"{_range([cluster['size'] for cluster in review.clusters])}: of the largest, {name_of(review, largest)}, "
+        f"{largest['selected'] / largest['size']:.0%} was selected; {len(full)} gave all they have.",
+        tuple(charts.bar_chart(part, legend, mark="budget", most=float(shown[0]["size"])) for part in in_parts(bars)),
+    )
+
+
+def strata(review: Review) -> Picture | None:
+    """The chosen expert's score in the largest clusters, level by level, and what was selected from each level."""
+    samples, knobs = review.samples, review.params.select
+    panels: list[Panel] = []
+    scored = [c for c in review.clusters if score_of(c["selector"]) in samples]
+    if "cluster" not in samples or "selected" not in samples:
+        return None
+    for cluster in scored[:_MOST_STRATA]:
+        members = samples[samples["cluster"] == cluster["cluster"]]
+        values = members[score_of(cluster["selector"])].to_numpy(dtype=np.float64)
+        level = stratify(values, knobs.strata, knobs.tail)
+        chosen = members["selected"].to_numpy(dtype=bool)
+        order = [LOW_TAIL, *range(knobs.strata), HIGH_TAIL]
+        counts = [[int((level[which] == each).sum()) for each in order] for which in (slice(None), chosen)]
+        note = f"{cluster['selector']}: {cluster['selected']:,} of {cluster['size']:,}"
+        panels.append(strata_chart(name_of(review, cluster), note, counts[0], counts[1], tails=1))
+    if not panels:
+        return None
+    only = f", the {len(panels)} largest clusters of {len(scored)}" if len(panels) < len(scored) else ""
+    return Picture(
+        f"From which levels of its score each cluster was selected{only}",
+        f"The score of the cluster's expert from low to high in {knobs.strata} levels of equal width: grey all "
+        "samples, green those selected. A flat green is the aim: an equal share from every level, so neither only "
+        f"easy nor only hard ones. The outermost {knobs.tail:.0%} on each side are used last (pink).",
+        _levels(samples, scored),
+        tuple(panels),
+        columns=4,
+    )
+
+
+def _levels(samples: Any, scored: Sequence[dict[str, Any]]) -> str:
+    """How much the selected differ from all in the score that chose them, in words."""
+    shifts = []
+    for cluster in scored:
+        members = samples[samples["cluster"] == cluster["cluster"]]
+        values = members[score_of(cluster["selector"])]
+        if members["selected"].any() and values.std() > 0:
+            shifts.append((values[members["selected"]].mean() - values.mean()) / values.std())
+    high = sum(1 for shift in shifts if shift > 0.1)
+    return (
+        f"In {high} of {len(shifts)} clusters the selected have a clearly higher score than the cluster on average: "
+        "sparse high levels give a larger part of themselves."
+    )
+
+
+def curve_of_k(review: Review) -> Picture | None:
+    """Silhouette over the number of clusters."""
+    curve = review.files.curve
+    if not curve.get("curve"):
+        return None
+    points = sorted((point["k"], point["silhouette"]) for point in curve["curve"])
+    line = Line("", [height for _, height in points], BLUE)
+    heights = dict(points)
+    mark = list(heights).index(curve["k"]) if curve["k"] in heights else None
+    panel = charts.line_chart("silhouette over k", [str(k) for k, _ in points], [line], fixed=False, mark=mark)
+    best = max(heights.values())
+    near = [k for k, height in points if height > best - 0.01]
+    return Picture(
+        "How many clusters",
+        "For each number of clusters that was tried, how much closer a sample is to its own cluster than to the next "
+        "(1: far closer, 0: no difference). The highest is taken.",
+        f"{curve['k']} clusters, {curve['chosen_by']}; within 0.01 of the best lie k = {', '.join(map(str, near))}.",
+        (panel,),
+    )
+
+
+def in_parts(rows: Sequence[_Row]) -> list[Sequence[_Row]]:
+    """Rows in as few parts of about the same length as fit under each other in a panel."""
+    parts = -(-len(rows) // _ROWS)
+    size = -(-len(rows) // parts)
+    return [rows[first : first + size] for first in range(0, len(rows), size)]
+
+
+def name_of(review: Review, cluster: dict[str, Any]) -> str:
+    """A cluster's number and the skill that fills most of it."""
+    content, _ = review.contents.get(cluster["cluster"], ("", 0.0))
+    return f"{cluster['cluster']} {content}".rstrip()
+
+
+def _only(shown: Sequence[Any], all_of_them: Sequence[Any]) -> str:
+    return "" if len(shown) == len(all_of_them) else f", the {len(shown)} largest of {len(all_of_them)}"
+
+
+def _range(values: Sequence[int]) -> str:
+    return f"{min(values):,} to {max(values):,}" if min(values) != max(values) else f"{values[0]:,}"
