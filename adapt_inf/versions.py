@@ -44,6 +44,7 @@ VERSIONED = (
 """What git holds of a project; all of it in every commit, so that one missed by a killed run is not missed for good."""
 
 IGNORED = """\
+/comparisons/
 /drops/
 /mlflow.db
 /mlartifacts/
@@ -59,6 +60,7 @@ NOT_FOR_DVC = """\
 # Stages that a drop brings are no stages of this project: they would be run.
 /drops/**/dvc.yaml
 /drops/**/*.dvc
+/comparisons/
 """
 
 

@@ -23,6 +23,7 @@ def add(commands: Commands) -> None:
     demo.add_argument("--drops", type=int, default=5, metavar="N", help="how many of the continuum's six (default: 5)")
     demo.add_argument("--strategy", default="adapt_inf", metavar="S", help="select.strategy (default: adapt_inf)")
     demo.add_argument("--seed", type=int, default=0, help="of the rounds (default: 0)")
+    demo.add_argument("--no-rounds", action="store_true", help="let the drops wait: for `adapt-inf compare`")
     demo.set_defaults(run=_demo)
 
 
@@ -37,4 +38,4 @@ def _init(options: argparse.Namespace) -> None:
 def _demo(options: argparse.Namespace) -> None:
     from adapt_inf.demo.run import run_demo
 
-    print(run_demo(options.dir, options.drops, options.strategy, options.seed))
+    print(run_demo(options.dir, options.drops, options.strategy, options.seed, rounds=not options.no_rounds))

@@ -15,7 +15,7 @@ from typing import Any
 from adapt_inf import lineage
 from adapt_inf.config import load_params, set_values
 from adapt_inf.creation import definition, shipped_model
-from adapt_inf.drop_queue import add_drop
+from adapt_inf.drop_queue import add_drop, pending_drops
 from adapt_inf.errors import AdaptInfError
 from adapt_inf.project import Project
 
@@ -32,8 +32,11 @@ PARAMS: dict[str, Any] = {
 """Where the demo's params.yaml differs from the default, which is meant for models a thousand times larger."""
 
 
-def run_demo(target: Path, drops: int, strategy: str, seed: int) -> str:
+def run_demo(target: Path, drops: int, strategy: str, seed: int, *, rounds: bool = True) -> str:
     """Make or continue the demo at `target` with the first `drops` of the continuum; what to print at the end.
+
+    Args:
+        rounds: run them; else the drops wait.
 
     Raises:
         AdaptInfError: `target` holds something else, or a demo of another strategy or seed.
@@ -50,6 +53,8 @@ def run_demo(target: Path, drops: int, strategy: str, seed: int) -> str:
             if not project.drop(name).exists():
                 compose_drop(name, Path(folder) / name)
                 add_drop(project, Path(folder) / name, name)
+    if not rounds:
+        return f"{', '.join(pending_drops(project))} wait in {project.root}. Next, in it: adapt-inf compare, or round."
     if lineage.has_work(project):
         from flows.command import drain_now
 

@@ -27,7 +27,8 @@ from adapt_inf.selection.budgets import cluster_budgets, resolve_budget
 from adapt_inf.selection.coverage import UNSTRATIFIED, coverage_sample, uniform_sample
 from adapt_inf.selection.experts import Experts, choose_experts
 
-WITHOUT_EXPERTS = ("sequential", "random", "cluster_random", "full")
+OVER_ALL = ("sequential", "random", "full")  # they ask for neither clusters nor scores
+WITHOUT_EXPERTS = (*OVER_ALL, "cluster_random")
 ADAPT_INF = "adapt_inf"
 NO_EXPERT = "uniform"  # the selector of a cluster in which no score may be chosen
 
@@ -111,10 +112,8 @@ def select(candidates: Candidates, params: Select, seed: int) -> Selection:
     order, sizes = candidates.by_cluster(), candidates.sizes
     experts = choose_experts([candidates.scores[name] for name in params.scores], order, sizes, params.bins)
 
-    if strategy in ("full", "random", "sequential"):
-        pool = np.flatnonzero(candidates.is_new) if strategy == "sequential" else np.arange(n)
-        rng = np.random.default_rng([seed, _OVER_ALL])
-        positions = pool[uniform_sample(len(pool), n if strategy == "full" else budget, rng).positions]
+    if strategy in OVER_ALL:
+        positions = draw_over_all(candidates.is_new, strategy, budget, seed)
         budgets = np.bincount(candidates.cluster[positions], minlength=k)
         nothing = np.full(len(positions), np.nan), np.full(len(positions), UNSTRATIFIED, dtype=np.int32)
         return Selection(positions, *nothing, len(positions), budgets, [strategy] * k, experts)
@@ -140,6 +139,22 @@ def select(candidates: Candidates, params: Select, seed: int) -> Selection:
     positions = np.flatnonzero(drawn >= 0)
     at = drawn[positions]
     return Selection(positions, value[draw.positions][at], draw.strata[at], budget, budgets, selectors, experts)
+
+
+def draw_over_all(is_new: BoolArray, strategy: str, budget: int, seed: int) -> IntArray:
+    """The samples that a strategy of OVER_ALL chooses.
+
+    Args:
+        is_new: (n,) whether a candidate came with this round's drop.
+        strategy: `random`, `sequential` or `full`, which takes all n whatever the budget.
+        budget: at most n.
+
+    Returns:
+        (m,) positions, ascending.
+    """
+    pool = np.flatnonzero(is_new) if strategy == "sequential" else np.arange(len(is_new))
+    rng = np.random.default_rng([seed, _OVER_ALL])
+    return pool[uniform_sample(len(pool), len(pool) if strategy == "full" else budget, rng).positions]
 
 
 def _budgets(candidates: Candidates, budget: int, params: Select) -> IntArray:

@@ -1,0 +1,78 @@
+"""What `random`, `sequential` and `full` need instead of sketches: who can be read, and the draw.
+
+The sketch pass sets down whom the model cannot read, and selection never sees those. All of them but one kind are known
+without a gradient: whom the template, the processor or the longest length refuses. The one kind, a sample whose loss or
+gradient is no finite number, is met in training here, which then stops and says so.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from adapt_inf.data.manifest import candidates
+from adapt_inf.data.shards import SampleStore
+from adapt_inf.errors import ConfigError, SampleError
+from adapt_inf.files import write_json, write_parquet
+from adapt_inf.models.batches import encode_readable
+from adapt_inf.models.vlm import load_vlm
+from adapt_inf.progress import progress
+from adapt_inf.project import BASE
+from adapt_inf.selection.budgets import resolve_budget
+from adapt_inf.selection.strategies import draw_over_all
+from adapt_inf.sketching.store import spans
+from adapt_inf.stages.context import StageContext
+from adapt_inf.stages.select import shares
+from adapt_inf.stages.sketch import FAULTS_FILE
+from adapt_inf.stages.tables import readable
+
+_PART = 256  # samples read at a time
+
+
+def read(ctx: StageContext) -> dict[str, Any]:
+    """Write rounds/<round>/sketch/faults.parquet, as the sketch pass does, and nothing else there."""
+    frame = candidates(ctx)
+    vlm = load_vlm(ctx.project.output(BASE, "model"), device="auto")
+    store = SampleStore(frame)
+    faults: list[tuple[str, str]] = []
+    with progress("read", len(frame)) as bar:
+        for start, stop in spans(len(frame), _PART):
+            found = encode_readable(vlm, store.samples(start, stop))
+            faults += [(item.sample_id, item.problem) for item in found if isinstance(item, SampleError)]
+            bar.update(stop - start)
+    with ctx.output("sketch", []) as out:
+        write_parquet(out / FAULTS_FILE, pd.DataFrame(faults, columns=["sample_id", "fault"], dtype="str"))
+    return {"samples": len(frame), "unreadable": len(faults)}
+
+
+def draw(ctx: StageContext) -> dict[str, Any]:
+    """Write rounds/<round>/select/: selected.parquet with the column sample_id, selectors.json without clusters.
+
+    Raises:
+        ConfigError: a budget that is none.
+    """
+    params = ctx.params.select
+    frame = candidates(ctx, ["sample_id", "drop", "skill", "round"])
+    rows = np.flatnonzero(readable(ctx, frame["sample_id"]))
+    try:
+        budget = resolve_budget(params.budget, len(rows))
+    except ValueError as error:
+        raise ConfigError(ctx.project.params_of(ctx.round), "select.budget", str(error)) from error
+    is_new = (frame["round"] == ctx.round).to_numpy(dtype=bool)
+    chosen = rows[draw_over_all(is_new[rows], params.strategy, budget, ctx.params.seed)]
+    taken = np.zeros(len(frame), dtype=bool)
+    taken[chosen] = True
+    counts = {
+        "strategy": params.strategy,
+        "candidates": len(frame),
+        "unreadable": len(frame) - len(rows),
+        "budget": len(chosen),
+        "selected": len(chosen),
+    }
+    with ctx.output("select", []) as out:
+        write_parquet(out / "selected.parquet", frame[["sample_id"]].take(chosen).reset_index(drop=True))
+        by_skill = shares(frame["drop"] + "/" + frame["skill"], taken)
+        write_json(out / "selectors.json", {**counts, "skills": by_skill, "drops": shares(frame["drop"], taken)})
+    return counts

@@ -1,0 +1,145 @@
+"""What the lineages of a comparison came to: figures of every round, and of each strategy over the seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from adapt_inf.comparison.plan import Lineage, Variant
+from adapt_inf.comparison.statistics import Difference, Mean, difference_of, mean_of
+from adapt_inf.comparison.store import Store
+from adapt_inf.comparison.walk import Walk
+from adapt_inf.evaluation.figures import Accuracies, figures
+from adapt_inf.files import read_json
+
+BASELINE = "random"
+UPPER = "full"  # what the relative gain is relative to
+FIGURES = (
+    "average_accuracy",
+    "relative_gain",
+    "forgetting",
+    "backward_transfer",
+    "forward_transfer",
+    "rare_accuracy",
+    "rare_forgetting",
+)
+COSTS = ("samples", "seconds")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A lineage that is done, with the figures of its rounds, in order.
+
+    Each round has `round`, `drop`, the FIGURES (None where there is nothing to average), `samples` (selected, up to and
+    with it), `seconds` (of all stages that the strategy needs, up to and with it), `skills`.
+    """
+
+    line: Lineage
+    rounds: list[dict[str, Any]]
+
+    def last(self, name: str) -> float | None:
+        value: float | None = self.rounds[-1][name]
+        return value
+
+
+def outcomes(walks: Sequence[Walk], store: Store) -> list[Outcome]:
+    """Of the lineages that are done, in the order of the walks."""
+    found = {walk.line: _read(walk, store) for walk in walks if walk.done}
+    upper = {(line.variant, line.seed): rounds for line, rounds in found.items() if line.strategy == UPPER}
+    return [
+        Outcome(line, [_with_figures(n, rounds, upper.get((line.variant, line.seed))) for n in range(len(rounds))])
+        for line, rounds in found.items()
+    ]
+
+
+def _read(walk: Walk, store: Store) -> list[dict[str, Any]]:
+    """What each round of a lineage left: its matrix, its metrics, what it took."""
+    rounds: list[dict[str, Any]] = []
+    samples, seconds = 0, 0.0
+    for step, result in zip(walk.steps, walk.results, strict=True):
+        seconds += result.seconds
+        samples += result.report["samples"] if step.stage.name == "train" else 0
+        if step.stage.name == "evaluate":
+            folder = store.content(result.name)
+            rounds.append(
+                {
+                    "round": step.round_id,
+                    "drop": step.drop,
+                    "samples": samples,
+                    "seconds": round(seconds, 1),
+                    "metrics": read_json(folder / "metrics.json"),
+                    "matrix": read_json(folder / "accuracy_matrix.json"),
+                }
+            )
+    return rounds
+
+
+def _with_figures(n: int, rounds: list[dict[str, Any]], upper: list[dict[str, Any]] | None) -> dict[str, Any]:
+    metrics, matrix = rounds[n]["metrics"], rounds[n]["matrix"]
+    rare = metrics["rare"] or {}
+    accuracies = Accuracies(
+        rounds=matrix["rounds"],
+        brought={f"{entry['suite']}/{entry['skill']}": entry["round"] for entry in matrix["skills"]},
+        values=matrix["values"],
+        base=matrix["base"],
+        upper=upper[n]["metrics"]["skills"] if upper else {},
+    )
+    found = figures(accuracies) | {
+        "rare_accuracy": rare.get("average_accuracy"),
+        "rare_forgetting": rare.get("forgetting"),
+    }
+    kept = ("round", "drop", "samples", "seconds")
+    return {key: rounds[n][key] for key in kept} | found | {"skills": metrics["skills"]}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A strategy under a variant, over the seeds at which it is done.
+
+    Attributes:
+        means: figure or cost -> its mean at the lineage's end; None where some seed has none.
+        against: figure -> its difference to BASELINE at the seeds that both have; empty for BASELINE itself.
+    """
+
+    variant: Variant
+    strategy: str
+    seeds: list[int]
+    means: dict[str, Mean | None]
+    against: dict[str, Difference | None]
+
+
+def rows(found: Sequence[Outcome]) -> list[Row]:
+    """A row for each variant and strategy of which some seed is done, in the order in which they come."""
+    by_row: dict[tuple[Variant, str], dict[int, Outcome]] = {}
+    for outcome in found:
+        by_row.setdefault((outcome.line.variant, outcome.line.strategy), {})[outcome.line.seed] = outcome
+    return [
+        Row(
+            variant,
+            strategy,
+            list(seeds),
+            {name: _mean(seeds, name) for name in (*FIGURES, *COSTS)},
+            _against(seeds, by_row.get((variant, BASELINE), {})) if strategy != BASELINE else {},
+        )
+        for (variant, strategy), seeds in by_row.items()
+    ]
+
+
+def _mean(seeds: dict[int, Outcome], name: str) -> Mean | None:
+    values = [outcome.last(name) for outcome in seeds.values()]
+    numbers = [value for value in values if value is not None]
+    return mean_of(np.array(numbers)) if len(numbers) == len(values) else None
+
+
+def _against(seeds: dict[int, Outcome], baseline: dict[int, Outcome]) -> dict[str, Difference | None]:
+    both = [seed for seed in seeds if seed in baseline]
+    differences: dict[str, Difference | None] = {}
+    for name in FIGURES:
+        pairs = [(seeds[seed].last(name), baseline[seed].last(name)) for seed in both]
+        known = [(own, other) for own, other in pairs if own is not None and other is not None]
+        whole = known and len(known) == len(pairs)
+        differences[name] = difference_of(*np.array(known).T) if whole else None
+    return differences if both else {}

@@ -1,0 +1,122 @@
+"""A comparison for the terminal: a row per strategy, then what each is above or below `random`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from adapt_inf.comparison.figures import BASELINE, COSTS, UPPER, Outcome, Row
+from adapt_inf.comparison.plan import Plan, show
+from adapt_inf.comparison.statistics import Mean
+from adapt_inf.tracking.summary import table
+
+HEADINGS = {
+    "average_accuracy": "average",
+    "relative_gain": "rel. gain",
+    "forgetting": "forgot",
+    "backward_transfer": "backward",
+    "forward_transfer": "forward",
+    "rare_accuracy": "rare",
+    "rare_forgetting": "rare forgot",
+    "samples": "samples",
+    "seconds": "seconds",
+}
+NOT_SHOWN = "no difference shown"
+
+
+def comparison_text(plan: Plan, found: Sequence[Row]) -> str:
+    """Both tables, and what a reader must know of them."""
+    if not found:
+        return "No lineage is done yet."
+    parts = [table([heading(plan), *([*head(row), *map(_cell, row.means.items())] for row in found)], left=_left(plan))]
+    parts.append("\n".join(_notes(plan, found)))
+    if differences := difference_rows(plan, found):
+        columns = [*plan.vary, f"against {BASELINE}", "figure", "difference", "95% interval", "p", "pairs", ""]
+        parts.append(table([columns, *differences], left=len(plan.vary) + 2))
+    return "\n\n".join(parts)
+
+
+def heading(plan: Plan) -> list[str]:
+    return [*plan.vary, "strategy", "seeds", *HEADINGS.values()]
+
+
+def head(row: Row) -> list[str]:
+    return [*(show(value) for _, value in row.variant), row.strategy, str(len(row.seeds))]
+
+
+def difference_rows(plan: Plan, found: Sequence[Row]) -> list[list[str]]:
+    """A line for each strategy and figure: the difference to `random`, its interval, p, words where it holds zero."""
+    lines = []
+    for row in found:
+        for name, each in row.against.items():
+            if each is None or (name == "relative_gain" and row.strategy == UPPER):
+                continue
+            digits = _digits(name)
+            interval = "-" if each.low is None else f"{each.low:+.{digits}f} to {each.high:+.{digits}f}"
+            p = "-" if each.p is None else f"{each.p:.3f}" if each.p >= 0.001 else "<0.001"
+            words = "" if each.shown or each.low is None else NOT_SHOWN
+            head_of = [*(show(value) for _, value in row.variant), row.strategy]
+            lines.append([*head_of, HEADINGS[name], f"{each.mean:+.{digits}f}", interval, p, str(each.n), words])
+    return lines
+
+
+def _left(plan: Plan) -> int:
+    return len(plan.vary) + 1
+
+
+def _cell(item: tuple[str, Mean | None]) -> str:
+    name, found = item
+    if found is None:
+        return "-"
+    digits = _digits(name)
+    return f"{found.mean:,.{digits}f}" + ("" if found.half is None else f" ±{found.half:,.{digits}f}")
+
+
+def _digits(name: str) -> int:
+    return 0 if name in COSTS else 1 if name == "relative_gain" else 3
+
+
+def _notes(plan: Plan, found: Sequence[Row]) -> list[str]:
+    notes = [
+        "Means at the end of the lineages ± half a 95% interval (Student's t over the seeds); "
+        "seconds: of one process on its share of the cores."
+    ]
+    if UPPER not in plan.strategies:
+        notes.append(f"No relative gain: it is relative to the strategy `{UPPER}`, which is not among --strategies.")
+    if BASELINE not in plan.strategies:
+        notes.append(f"No paired differences: they are to the strategy `{BASELINE}`, which is not among --strategies.")
+    if len(plan.seeds) == 1:
+        notes.append("No intervals: they need two seeds at least.")
+    todo = len(plan.lineages()) - sum(len(row.seeds) for row in found)
+    if todo:
+        notes.append(f"{todo} of {len(plan.lineages())} lineages are not done: the same command goes on.")
+    return notes
+
+
+def as_json(plan: Plan, found: Sequence[Row], outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Everything: the plan, each lineage's rounds, the means and the differences."""
+    return {
+        "plan": {**vars(plan)},
+        "lineages": [
+            {
+                "variant": dict(outcome.line.variant),
+                "strategy": outcome.line.strategy,
+                "seed": outcome.line.seed,
+                "rounds": outcome.rounds,
+            }
+            for outcome in outcomes
+        ],
+        "rows": [
+            {
+                "variant": dict(row.variant),
+                "strategy": row.strategy,
+                "seeds": row.seeds,
+                "means": {name: vars(each) if each else None for name, each in row.means.items()},
+                f"against_{BASELINE}": {
+                    name: {**vars(each), "shown": each.shown} if each else None for name, each in row.against.items()
+                },
+            }
+            for row in found
+        ],
+        "missing": len(plan.lineages()) - len(outcomes),
+    }
