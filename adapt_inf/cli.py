@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from adapt_inf import __version__
-from adapt_inf.commands import compare, create, drop, explain, move, plan, report, review, run, store
+from adapt_inf.commands import compare, create, drop, explain, move, plan, report, review, run, store, track
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"adapt-inf {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (create, drop, plan, run, review, report, explain, compare, move, store):
+    for module in (create, drop, plan, run, review, report, explain, compare, move, store, track):
         module.add(commands)
     return parser
 

@@ -22,6 +22,7 @@ from adapt_inf.lineage import Round
 from adapt_inf.project import BASE, Project
 from adapt_inf.tracking import moves as tracked_moves
 from adapt_inf.tracking import rounds as tracked
+from adapt_inf.tracking.outbox import HEAD, tell
 from adapt_inf.tracking.reports import RoundFiles
 from adapt_inf.writer import writer_lock
 
@@ -216,21 +217,23 @@ class _Change:
 
 def _carry_out(project: Project, change: _Change) -> None:
     history.begin(project, change.to_json())
-    record = change.record
+    record, name = change.record, change.round
     if record is not None and change.kind == "round":
         facts = {key: getattr(record, key) for key in ("pool_hash", "parent", "drop", "strategy")}
-        version = tracked.finish_round(project, record.round, record.status, facts)
+        version = tell(project, name, lambda: tracked.finish_round(project, name, "finished", facts))
         record = replace(record, model_version=version)
     if record is not None:
         lineage.write_round(project, record)
-        tracked.tag_gate(project, record.to_json())
+        entry = record.to_json()
+        tell(project, name, lambda: tracked.tag_gate(project, entry))
     if change.move is not None:
         history.append(project, change.move)
         lineage.move_head(project, change.move.round)
     _commit(project, change)
     if change.move is not None:
         moves = [move.to_json() for move in history.moves(project)]
-        tracked_moves.show_moves(project, change.move.round, lineage.entries(project), moves)
+        at = change.move.round
+        tell(project, HEAD, lambda: tracked_moves.show_moves(project, at, lineage.entries(project), moves))
     history.end(project)
 
 
@@ -240,7 +243,7 @@ def _commit(project: Project, change: _Change) -> None:
         return
     if change.kind == "round":
         commit = versions.commit_round(project, change.round, change.message)
-        tracked.tag_commit(project, change.round, commit)
+        tell(project, change.round, lambda: tracked.tag_commit(project, change.round, commit))
     else:
         versions.commit_files(project, change.message)
 

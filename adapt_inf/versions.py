@@ -212,6 +212,14 @@ def head_commit(root: Path) -> str | None:
     return _git(root, "rev-parse", "HEAD") if (root / ".git").exists() else None
 
 
+def commit_of_round(project: Project, round_id: str) -> str | None:
+    """The commit that the round's tag names, or None where git has no such tag."""
+    root = project.root
+    if not (root / ".git").exists() or not _git(root, "tag", "--list", f"round/{round_id}"):
+        return None
+    return _git(root, "rev-list", "-n1", f"round/{round_id}")
+
+
 def _identity(root: Path) -> list[str]:
     """Who commits, where git does not know: a round at night must not fail for want of a name."""
     known = subprocess.run(["git", "config", "user.email"], cwd=root, capture_output=True, check=False).returncode == 0

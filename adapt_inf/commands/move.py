@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from adapt_inf.commands import Commands, in_project
+
+if TYPE_CHECKING:
+    from adapt_inf.project import Project
 
 _WHY = "kept in the history"
 
@@ -34,11 +38,13 @@ def _rollback(options: argparse.Namespace) -> None:
     from adapt_inf.project import Project
     from adapt_inf.promotion import rollback
 
-    move = rollback(Project.find(options.project), options.round, why=options.why)
+    project = Project.find(options.project)
+    move = rollback(project, options.round, why=options.why)
     if move is None:
         print(f"The head is at {options.round} already.")
     else:
         print(f"Head and champion moved from {move.origin} to {move.round}; the next round branches there.")
+    _say_untracked(project)
 
 
 def _promote(options: argparse.Namespace) -> None:
@@ -49,12 +55,21 @@ def _promote(options: argparse.Namespace) -> None:
     if options.decline:
         declined = decline(project, options.round, why=options.why)
         print(f"{options.round} is declined{'; the head stays where it is' if declined else ' already'}.")
+        _say_untracked(project)
         return
     move = promote(project, options.round, why=options.why)
     if move is None:
         print(f"The head is at {options.round} already.")
     else:
         print(f"Head and champion moved from {move.origin} to {move.round}.")
+    _say_untracked(project)
+
+
+def _say_untracked(project: Project) -> None:
+    from adapt_inf.tracking.outbox import notice
+
+    if missed := notice(project):
+        print(missed)
 
 
 def _checkout(options: argparse.Namespace) -> None:

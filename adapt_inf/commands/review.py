@@ -31,6 +31,7 @@ def _standing(project: Project) -> dict[str, Any]:
     """What `status --json` prints."""
     from adapt_inf import drop_queue, history, lineage
     from adapt_inf.config import load_params
+    from adapt_inf.tracking.outbox import untracked
     from adapt_inf.writer import holder
 
     records, writer = lineage.rounds(project), holder(project)
@@ -55,6 +56,7 @@ def _standing(project: Project) -> dict[str, Any]:
         "awaiting_approval": lineage.awaiting(project),
         "lost": lost,
         "unfinished_move": history.half_done(project) is not None and writer is None,
+        "untracked": untracked(project),
         "waiting": drop_queue.pending_drops(project),
         "refused": drop_queue.refused_drops(project),
     }
@@ -94,6 +96,8 @@ def _lines(state: dict[str, Any]) -> list[str]:
         lines.append(("lost", f"{name}: its {', '.join(gone)} is gone: `adapt-inf round` brings it back"))
     if state["unfinished_move"]:
         lines.append(("move", "a move of the head was cut off: the next `adapt-inf round` or move completes it"))
+    for name, why in state["untracked"].items():
+        lines.append(("untracked", f"{name}: {why}: `adapt-inf track` sends it to MLflow"))
     lines.append(("waiting", ", ".join(state["waiting"]) or "no drop"))
     lines += [("refused", f"{name}: {reason}") for name, reason in state["refused"].items()]
     return [f"{key:<9} {value}" for key, value in lines]

@@ -20,7 +20,7 @@ from adapt_inf.explaining.turned_away import Brought, look_up, said_before, show
 from adapt_inf.files import read_json
 from adapt_inf.project import BASE, Project
 
-_PREDICTIONS = "evaluate/predictions.parquet"
+_PREDICTIONS, _BEFORE = "evaluate/predictions.parquet", "evaluate/before.parquet"
 _PRUNED = {"pruned_round": "round", "pruned_cluster": "cluster", "similarity": "similarity", "duplicate_of": "of"}
 
 
@@ -35,7 +35,7 @@ def explain(project: Project, name: str, tip: str | None = None) -> dict[str, An
         sample, kind (training, evaluation, rejected or duplicate), drop, round (that brought or judged it), tip, head;
         then, None or empty where it does not apply: skill, live, pruned (round, cluster, similarity, of), rounds (see
         `standing.standing`), rejected (split, file, reason, kind, of), duplicate (split, file, of), answers (a row a
-        round: prediction, score, fault), missing (files that are not here and would say more).
+        round, from the one before it came: prediction, score, fault), missing (files not here that would say more).
 
     Raises:
         RoundError: there is no such round.
@@ -86,15 +86,17 @@ def _trained(project: Project, row: dict[str, Any], line: Sequence[str]) -> dict
 
 def _answers(project: Project, sample_id: str, row: dict[str, Any], line: Sequence[str]) -> dict[str, Any]:
     came = _took(project, line, sample_id.partition("/")[0])
+    at = line.index(came)
+    files = {name: project.round(name) / _PREDICTIONS for name in line[at:]}
+    if came != BASE:  # what the parent's model answered before it had learned from the drop
+        files = {line[at - 1]: project.round(came) / _BEFORE} | files
     answers, missing = [], []
-    for name in line[line.index(came) :]:
-        path = project.round(name) / _PREDICTIONS
+    for name, path in files.items():
         if not path.is_file():
-            missing.append(f"rounds/{name}/{_PREDICTIONS}")
+            missing.append(str(path.relative_to(project.root)))
             continue
         table = pd.read_parquet(path, filters=[("sample_id", "==", sample_id)])
-        columns = ["prediction", "score", "fault"]
-        answers += [{"round": name, **each} for each in table[columns].to_dict("records")]
+        answers += [{"round": name, **each} for each in table[["prediction", "score", "fault"]].to_dict("records")]
     accepted = {"metric": row["metric"], "accepted": row["answers"]}
     return {"skill": row["skill"], "round": came, **accepted, "answers": answers, "missing": missing}
 

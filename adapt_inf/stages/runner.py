@@ -86,10 +86,14 @@ def _one_at_a_time(project: Project, round_id: str) -> Iterator[None]:
 
 
 def stage_outcome(project: Project, round_id: str, stage: str, *, cached: bool) -> dict[str, Any]:
-    """What the log says of a stage that ran, now or (`cached`) before; only its name where the log is gone."""
+    """What the log says of a stage that ran, now or (`cached`) before.
+
+    Only its name where there is no log: then it has not run, and DVC took what it left from its cache of runs.
+    """
     path = project.log(round_id) / f"{stage}.json"
-    outcome = read_json(path) if path.is_file() else {"stage": stage, "report": {}}
-    return outcome | {"cached": cached}
+    if not path.is_file():
+        return {"stage": stage, "report": {}, "cached": True}
+    return read_json(path) | {"cached": cached}
 
 
 def stage_fault(project: Project, round_id: str, stage: str) -> dict[str, str] | None:

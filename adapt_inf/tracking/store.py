@@ -44,6 +44,10 @@ _EXPERIMENT_NOTE = (
 )
 
 
+class MLflowError(AdaptInfError):
+    """MLflow is not there, or does not answer."""
+
+
 @dataclass(frozen=True)
 class Store:
     """A client and the experiment that it writes into."""
@@ -74,7 +78,10 @@ def connect(project: Project) -> Store:
 def _connect(root: Path, name: str, uri: str) -> Store:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")  # half a minute; MLflow's own 7 are four
+    # What cannot be sent now is sent later, see adapt_inf.tracking.outbox; MLflow's own 7 tries of two minutes each
+    # would hold a round up for a quarter of an hour.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
@@ -86,7 +93,7 @@ def _connect(root: Path, name: str, uri: str) -> Store:
     except MlflowException as error:
         problem = (str(error).splitlines() or ["no word why"])[0].partition(" failed with")[0]
         mend = "See to it that it runs and that MLFLOW_TRACKING_URI is right, then give the same command again."
-        raise AdaptInfError(f"MLflow at {uri} does not answer ({problem}).", mend) from error
+        raise MLflowError(f"MLflow at {uri} does not answer ({problem}).", mend) from error
     if experiment is not None:
         return Store(client, experiment.experiment_id)
     # A tracking server keeps artifacts where it was told to; our own store keeps them in the project.

@@ -70,11 +70,12 @@ def test_a_pruned_sample(two_rounds: Project, capsys: pytest.CaptureFixture[str]
 def test_an_evaluation_sample_and_its_answers(two_rounds: Project, capsys: pytest.CaptureFixture[str]) -> None:
     life = explain(two_rounds, "first/eval-0001")
     assert (life["kind"], life["round"]) == ("evaluation", "r001")
-    for each in life["answers"]:
-        table = pd.read_parquet(two_rounds.output(each["round"], "evaluate") / "predictions.parquet")
+    files = ["r001/evaluate/before", "r001/evaluate/predictions", "r002/evaluate/predictions"]
+    for each, file in zip(life["answers"], files, strict=True):
+        table = pd.read_parquet(two_rounds.rounds / f"{file}.parquet")
         row = table[table["sample_id"] == "first/eval-0001"].iloc[0]
         assert (each["prediction"], each["score"]) == (row["prediction"], row["score"])
-    assert [each["round"] for each in life["answers"]] == ["r001", "r002"]
+    assert [each["round"] for each in life["answers"]] == ["base", "r001", "r002"]
     assert "never trained on" in told(two_rounds, capsys, "first/eval-0001")
 
 

@@ -1,0 +1,102 @@
+"""A round whose MLflow is not there ends well; `adapt-inf track` sends all of it later, once."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from machine import Machine, copy_project
+from mlflow.tracking import MlflowClient
+
+from adapt_inf import lineage
+from adapt_inf.project import Project
+from adapt_inf.stages.runner import STAGES
+
+
+@dataclass(frozen=True)
+class Untracked(Machine):
+    """A machine whose MLflow refuses every connection."""
+
+    def environment(self) -> dict[str, str]:
+        return super().environment() | {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1"}
+
+
+def take_back(project: Project) -> None:
+    """Undo r002, whose stages DVC remembers, and forget what MLflow was told."""
+    shutil.rmtree(project.round("r002"))
+    lineage.move_head(project, "r001")
+    history = project.rounds / "history.jsonl"
+    history.write_text(history.read_text().splitlines(keepends=True)[0])
+    os.unlink(project.root / "mlflow.db")
+    shutil.rmtree(project.root / "mlartifacts")
+
+
+def in_mlflow(project: Project) -> dict[str, Any]:
+    """Every run by what it is, with its status and how many points it has; the aliases by round."""
+    client = MlflowClient(f"sqlite:///{project.root / 'mlflow.db'}")
+    (experiment,) = [each for each in client.search_experiments() if each.name != "Default"]
+    found: dict[str, Any] = {}
+    for run in client.search_runs([experiment.experiment_id], max_results=500):
+        points = sum(len(client.get_metric_history(run.info.run_id, key)) for key in run.data.metrics)
+        found.setdefault(run.info.run_name, []).append((run.info.status, points))
+    (model,) = client.search_registered_models()
+    versions = {alias: client.get_model_version_by_alias(model.name, alias) for alias in model.aliases}
+    found["aliases"] = {alias: version.tags["round"] for alias, version in versions.items()}
+    found["commits"] = {version.tags["round"]: version.tags["commit"] for version in versions.values()}
+    return found
+
+
+@pytest.fixture(scope="module")
+def project(two_rounds: Project, machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """r002 run on r001 again, with MLflow away."""
+    project = copy_project(two_rounds, tmp_path_factory.mktemp("untracked") / "done")
+    take_back(project)
+    done = Untracked(machine.home).run("adapt-inf", "round", cwd=project.root)
+    said = [line for line in done.stderr.splitlines() if "MLflow" in line]
+    assert len(said) == 1
+    assert "MLflow has not got r002, moves of the head (MLflow at http://127.0.0.1:1 does not answer" in said[0]
+    assert said[0].endswith("`adapt-inf track` sends it later.")
+    return project
+
+
+def test_the_round_has_ended_and_status_says_what_mlflow_misses(project: Project, machine: Machine) -> None:
+    record = lineage.read_round(project, "r002")
+    assert (record.status, record.model_version, lineage.head(project)) == ("finished", None, "r002")
+    state = json.loads(machine.run("adapt-inf", "status", "--json", cwd=project.root).stdout)
+    assert list(state["untracked"]) == ["r002", "head"]
+    assert not (project.root / "mlflow.db").exists()
+
+
+def test_track_sends_it_once(project: Project, machine: Machine, two_rounds: Project) -> None:
+    assert machine.run("adapt-inf", "track", cwd=project.root).stdout.startswith("Sent r001, r002; ")
+    found = in_mlflow(project)
+    stages = {f"{round_id} {stage}" for round_id in ("r001", "r002") for stage in STAGES}
+    others = {"r001 first", "r002 second", "timeline base to r002", "moves of the head"}
+    assert set(found) == stages | others | {"aliases", "commits"}
+    assert all(len(found[name]) == 1 and found[name][0][0] == "FINISHED" for name in stages | others)
+    assert found["aliases"] == {"champion": "r002", "previous": "r001"}
+    commit = machine.run("git", "rev-list", "-n1", "round/r002", cwd=project.root).stdout.strip()
+    assert found["commits"]["r002"] == commit
+    expected = in_mlflow(two_rounds)
+    assert {name: found[name] for name in others} == {name: expected[name] for name in others}
+    assert lineage.read_round(project, "r002").model_version == 2
+    assert machine.run("git", "status", "--porcelain", cwd=project.root).stdout == ""
+    assert json.loads(machine.run("adapt-inf", "status", "--json", cwd=project.root).stdout)["untracked"] == {}
+
+    again = machine.run("adapt-inf", "track", "r002", cwd=project.root)
+    assert again.stdout.startswith("No round was missing; ")
+    assert in_mlflow(project) == found
+
+
+def test_a_move_is_made_without_mlflow_and_sent_later(project: Project, machine: Machine) -> None:
+    moved = Untracked(machine.home).run("adapt-inf", "rollback", "r001", cwd=project.root).stdout
+    assert "Head and champion moved from r002 to r001" in moved
+    assert "MLflow has not got moves of the head" in moved
+    assert lineage.head(project) == "r001"
+    machine.run("adapt-inf", "track", cwd=project.root)
+    assert in_mlflow(project)["aliases"] == {"champion": "r001", "previous": "r002"}
