@@ -216,15 +216,19 @@ class _Change:
 
 
 def _carry_out(project: Project, change: _Change) -> None:
+    from adapt_inf.review.report import make_report, show_verdict
+
     history.begin(project, change.to_json())
     record, name = change.record, change.round
     if record is not None and change.kind == "round":
         facts = {key: getattr(record, key) for key in ("pool_hash", "parent", "drop", "strategy")}
+        make_report(project, record.to_json())
         version = tell(project, name, lambda: tracked.finish_round(project, name, "finished", facts))
         record = replace(record, model_version=version)
     if record is not None:
         lineage.write_round(project, record)
         entry = record.to_json()
+        show_verdict(project, entry)
         tell(project, name, lambda: tracked.tag_gate(project, entry))
     if change.move is not None:
         history.append(project, change.move)

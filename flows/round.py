@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,9 @@ def lifelong_round(root: str, round_id: str) -> dict[str, Any]:
     except AdaptInfError as error:
         if record.status == "finished":  # what it was stands, whatever kept its lost output from coming back
             raise
+        from adapt_inf.review.report import make_report
+
+        make_report(project, replace(record, status="failed", error=str(error)).to_json())
         outbox.tell(project, round_id, lambda: rounds.finish_round(project, round_id, "failed", _facts(record)))
         if isinstance(error, DropError):
             lineage.refuse_drop(project, round_id, str(error))

@@ -2,7 +2,7 @@
 
 All of it is written by the orchestrator from the files that the stages left, so a stage that DVC took from its cache
 logs as one that ran, and everything may be logged again: runs are found by their tags. A whole round costs about half a
-second, and two more for its page and pictures (see adapt_inf.review).
+second. Its page and pictures are the project's own (see adapt_inf.review): MLflow gets a copy.
 """
 
 from __future__ import annotations
@@ -110,10 +110,6 @@ def finish_round(project: Project, round_id: str, status: str, facts: dict[str, 
     Returns:
         The version of the registered model, or None where the round did not come as far as its evaluation.
     """
-    from adapt_inf.review.report import make_report
-
-    # Before MLflow is asked for anything: the page is there also where MLflow is not.
-    page = make_report(project, {**facts, "round": round_id, "status": status})
     store = connect(project)
     files = RoundFiles(project, round_id)
     run_id = _ensure_round(store, project, round_id, runs_of(store, round_id).get(""))
@@ -131,13 +127,21 @@ def finish_round(project: Project, round_id: str, status: str, facts: dict[str, 
         tables["accuracy_matrix.json"] = matrix_table(files.matrix)
     if tables:
         write_tables(store, run_id, tables)
-    store.client.log_artifact(run_id, str(page))
-    pictures = page.parent / "pictures"
+    _log_page(store, project, run_id, round_id)
+    pictures = project.round(round_id) / "pictures"
     if pictures.is_dir():
         store.client.log_artifacts(run_id, str(pictures), "pictures")
     version = _register(store, files, run_id, status, known, note)
     store.client.set_terminated(run_id, _RUN_STATUS.get(status, "FAILED"))
     return version
+
+
+def _log_page(store: Store, project: Project, run_id: str, round_id: str) -> None:
+    """A copy of the round's page, as it stands now, where it has one."""
+    from adapt_inf.review.report import report_path
+
+    if (page := report_path(project, round_id)).is_file():
+        store.client.log_artifact(run_id, str(page))
 
 
 def tag_commit(project: Project, round_id: str, commit: str | None) -> None:
@@ -171,17 +175,13 @@ def tag_gate(project: Project, entry: dict[str, Any]) -> None:
     Args:
         entry: the round, as `adapt-inf lineage --json` lists it.
     """
-    from adapt_inf.review.report import show_verdict
-
     store = connect(project)
     run = runs_of(store, entry["round"]).get("")
     if run is None or not entry["gate"]:
         return
     tags = {"gate": entry["gate"]["verdict"], "gate.reasons": "; ".join(entry["gate"]["reasons"])}
     note = round_note(project, entry)
-    page = show_verdict(project, entry)
-    if page.is_file():
-        store.client.log_artifact(run.info.run_id, str(page))
+    _log_page(store, project, run.info.run_id, entry["round"])
     figures = {f"gate.{name}": value for name, value in entry["gate"]["figures"].items()}
     write(store, run.info.run_id, figures, tags=tags | {NOTE: note}, step=round_number(entry["round"]))
     for version in store.client.search_model_versions(f"run_id = '{run.info.run_id}'"):

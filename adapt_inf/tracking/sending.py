@@ -73,6 +73,8 @@ def _has(project: Project, record: Round) -> bool:
 
 
 def _send(project: Project, record: Round) -> None:
+    from adapt_inf.review.report import make_report, report_path
+
     name = record.round
     tracked.begin_round(project, name)
     runs = tracked.runs_of(connect(project), name)
@@ -82,6 +84,8 @@ def _send(project: Project, record: Round) -> None:
         there = stage in runs and runs[stage].info.status == "FINISHED"
         if logged or record.status == "finished":
             tracked.log_stage(project, name, stage, stage_outcome(project, name, stage, cached=there or not logged))
+    if not report_path(project, name).is_file():
+        make_report(project, record.to_json())
     facts = {key: getattr(record, key) for key in ("pool_hash", "parent", "drop", "strategy")}
     version = tracked.finish_round(project, name, record.status, facts)
     if record.status != "finished":

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -70,6 +69,7 @@ def test_the_round_has_ended_and_status_says_what_mlflow_misses(project: Project
     state = json.loads(machine.run("adapt-inf", "status", "--json", cwd=project.root).stdout)
     assert list(state["untracked"]) == ["r002", "head"]
     assert not (project.root / "mlflow.db").exists()
+    assert "Passed its gate" in (project.round("r002") / "report.html").read_text()
 
 
 def test_track_sends_it_once(project: Project, machine: Machine, two_rounds: Project) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,11 +19,11 @@ from adapt_inf.tracking.store import connect
 
 
 @pytest.fixture
-def garden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+def garden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A project whose MLflow refuses every connection."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     monkeypatch.setattr(outbox, "_failed", {})
-    yield empty_project(tmp_path / "garden")
+    return empty_project(tmp_path / "garden")
 
 
 def test_after_a_failure_nothing_more_is_tried_of_a_round(garden: Project, monkeypatch: pytest.MonkeyPatch) -> None:

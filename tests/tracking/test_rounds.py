@@ -14,6 +14,7 @@ from tracked_project import STAGES, add_round, lineage_of
 
 from adapt_inf.files import read_json, write_json, write_text
 from adapt_inf.project import Project
+from adapt_inf.review.report import make_report, show_verdict
 from adapt_inf.tracking.rounds import begin_round, fail_stale, finish_round, log_stage, tag_commit, tag_gate
 from adapt_inf.tracking.store import connect, find_runs, tracking_uri
 
@@ -22,6 +23,7 @@ def run_round(project: Project, round_id: str, status: str = "finished", cached:
     begin_round(project, round_id)
     for stage in STAGES:
         log_stage(project, round_id, stage, {"stage": stage, "cached": cached})
+    make_report(project, {"round": round_id, "status": status})
     return finish_round(project, round_id, status, facts_of(project, round_id))
 
 
@@ -135,7 +137,9 @@ def test_the_gate_stands_on_the_run_and_on_the_version(project: Project, client:
     (entry,) = lineage_of(project, "r001")
     gate = {"verdict": "failed", "reasons": ["base/naming fell by 0.300"], "figures": {"max_forgetting": 0.3}}
     for verdict in ("failed", "promoted"):
-        tag_gate(project, entry | {"gate": gate | {"verdict": verdict}})
+        judged = entry | {"gate": gate | {"verdict": verdict}}
+        show_verdict(project, judged)
+        tag_gate(project, judged)
         parent, _ = runs_of(project, "r001")
         for tags in (parent.data.tags, client.get_model_version("garden", "1").tags):
             assert (tags["gate"], tags["gate.reasons"]) == (verdict, "base/naming fell by 0.300")
