@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,7 @@ def _compare(options: argparse.Namespace) -> None:
             keep_plan(folder, plan)
             check_sources(project, plan)
             walks = run.run(project, plan, _jobs(options), lambda line: print(line, file=sys.stderr, flush=True))
-    outcomes = figures.outcomes(walks, run.store_of(project))
+    outcomes = figures.outcomes(figures.read_rounds(walks, run.store_of(project)))
     found = figures.rows(outcomes)
     result, text = table.as_json(plan, found, outcomes), table.comparison_text(plan, found)
     if not options.so_far:
@@ -134,6 +135,8 @@ def _yaml(value: str, text: str) -> Any:
 
     from adapt_inf.errors import AdaptInfError
 
+    with suppress(ValueError):
+        return json.loads(value)  # YAML takes 2e-3 for a word
     try:
         return yaml.safe_load(value)
     except yaml.YAMLError as error:

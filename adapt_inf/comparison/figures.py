@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ FIGURES = (
     "rare_accuracy",
     "rare_forgetting",
 )
-COSTS = ("samples", "seconds")
+COSTS = ("samples", "seconds", "cpu_seconds")
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Outcome:
     """A lineage that is done, with the figures of its rounds, in order.
 
     Each round has `round`, `drop`, the FIGURES (None where there is nothing to average), `samples` (selected, up to and
-    with it), `seconds` (of all stages that the strategy needs, up to and with it), `skills`.
+    with it), `seconds` and `cpu_seconds` (of all stages that the strategy needs, up to and with it), `skills`.
     """
 
     line: Lineage
@@ -45,9 +45,17 @@ class Outcome:
         return value
 
 
-def outcomes(walks: Sequence[Walk], store: Store) -> list[Outcome]:
-    """Of the lineages that are done, in the order of the walks."""
-    found = {walk.line: _read(walk, store) for walk in walks if walk.done}
+Left = dict[str, Any]
+"""What a round left: `round`, `drop`, the COSTS up to and with it, `metrics` and `matrix` of the evaluate stage."""
+
+
+def read_rounds(walks: Sequence[Walk], store: Store) -> dict[Lineage, list[Left]]:
+    """The rounds of the lineages that are done, in the order of the walks."""
+    return {walk.line: _read(walk, store) for walk in walks if walk.done}
+
+
+def outcomes(found: Mapping[Lineage, list[Left]]) -> list[Outcome]:
+    """Of lineages that are done; the gain of each is relative to UPPER under the same variant at the same seed."""
     upper = {(line.variant, line.seed): rounds for line, rounds in found.items() if line.strategy == UPPER}
     return [
         Outcome(line, [_with_figures(n, rounds, upper.get((line.variant, line.seed))) for n in range(len(rounds))])
@@ -55,12 +63,12 @@ def outcomes(walks: Sequence[Walk], store: Store) -> list[Outcome]:
     ]
 
 
-def _read(walk: Walk, store: Store) -> list[dict[str, Any]]:
-    """What each round of a lineage left: its matrix, its metrics, what it took."""
-    rounds: list[dict[str, Any]] = []
-    samples, seconds = 0, 0.0
+def _read(walk: Walk, store: Store) -> list[Left]:
+    rounds: list[Left] = []
+    samples, seconds, cpu_seconds = 0, 0.0, 0.0
     for step, result in zip(walk.steps, walk.results, strict=True):
         seconds += result.seconds
+        cpu_seconds += result.cpu_seconds
         samples += result.report["samples"] if step.stage.name == "train" else 0
         if step.stage.name == "evaluate":
             folder = store.content(result.name)
@@ -70,6 +78,7 @@ def _read(walk: Walk, store: Store) -> list[dict[str, Any]]:
                     "drop": step.drop,
                     "samples": samples,
                     "seconds": round(seconds, 1),
+                    "cpu_seconds": round(cpu_seconds, 1),
                     "metrics": read_json(folder / "metrics.json"),
                     "matrix": read_json(folder / "accuracy_matrix.json"),
                 }
@@ -77,7 +86,7 @@ def _read(walk: Walk, store: Store) -> list[dict[str, Any]]:
     return rounds
 
 
-def _with_figures(n: int, rounds: list[dict[str, Any]], upper: list[dict[str, Any]] | None) -> dict[str, Any]:
+def _with_figures(n: int, rounds: list[Left], upper: list[Left] | None) -> dict[str, Any]:
     metrics, matrix = rounds[n]["metrics"], rounds[n]["matrix"]
     rare = metrics["rare"] or {}
     accuracies = Accuracies(
@@ -91,7 +100,7 @@ def _with_figures(n: int, rounds: list[dict[str, Any]], upper: list[dict[str, An
         "rare_accuracy": rare.get("average_accuracy"),
         "rare_forgetting": rare.get("forgetting"),
     }
-    kept = ("round", "drop", "samples", "seconds")
+    kept = ("round", "drop", *COSTS)
     return {key: rounds[n][key] for key in kept} | found | {"skills": metrics["skills"]}
 
 

@@ -30,8 +30,8 @@ BASE_OUTPUTS = ("pool", "model", "evaluate")
 _RECORD = "comparison.json"
 _OWN = {"seed": "--seeds", "select.strategy": "--strategies"}  # keys that the plan sets by itself
 
-Variant = tuple[tuple[str, Any], ...]
-"""Keys of params.yaml with the value of each: what is varied besides strategy and seed; empty where nothing is."""
+Variant = tuple[tuple[str, str], ...]
+"""Keys of params.yaml, each with a value as `show` has it: what is varied besides strategy and seed."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Lineage:
     seed: int
 
     def __str__(self) -> str:
-        return " ".join([f"seed {self.seed}", self.strategy, *(f"{key}={show(value)}" for key, value in self.variant)])
+        return " ".join([f"seed {self.seed}", self.strategy, *(f"{key}={value}" for key, value in self.variant)])
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ class Plan:
 
     @property
     def variants(self) -> list[Variant]:
-        return [tuple(zip(self.vary, values, strict=True)) for values in itertools.product(*self.vary.values())]
+        shown = ([show(value) for value in values] for values in self.vary.values())
+        return [tuple(zip(self.vary, values, strict=True)) for values in itertools.product(*shown)]
 
     def lineages(self) -> list[Lineage]:
         """All of them, seed by seed: what is cut off leaves whole pairs."""
@@ -88,14 +89,18 @@ class Plan:
             ConfigError: a value that the key does not take, naming `source`.
         """
         values = copy.deepcopy(self.params)
-        for key, value in {**dict(line.variant), "select.strategy": line.strategy, "seed": line.seed}.items():
+        for key, value in {**values_of(line.variant), "select.strategy": line.strategy, "seed": line.seed}.items():
             _put(values, key, value)
         return parse_params(values, source)
 
 
 def show(value: Any) -> str:
-    """A value as it is given on the command line."""
+    """A value as params.yaml has it, on one line."""
     return yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("...\n").strip()
+
+
+def values_of(variant: Variant) -> dict[str, Any]:
+    return {key: yaml.safe_load(value) for key, value in variant}
 
 
 def make_plan(
@@ -148,10 +153,15 @@ def keep_plan(folder: Path, plan: Plan) -> None:
     known = read_plan(folder)
     if known is None:
         write_json(folder / _RECORD, asdict(plan))
-    elif changes := list(_changes(asdict(known), asdict(plan))):
+    elif changes := list(_changes(_content(known), _content(plan))):
         mend = "Give this one another name with --name: what both share is not computed again. "
         mend += f"`adapt-inf compare --name {folder.name}` alone goes on with the other."
         raise AdaptInfError(f"comparison {folder.name} was begun otherwise: {'; '.join(changes[:4])}.", mend)
+
+
+def _content(plan: Plan) -> dict[str, Any]:
+    """What makes one plan another; `set` is part of `params`."""
+    return {key: value for key, value in asdict(plan).items() if key != "set"}
 
 
 def read_plan(folder: Path) -> Plan | None:

@@ -1,8 +1,8 @@
 """What was computed for any comparison of a project, each result once, under its name.
 
-A folder per result: `out` is what the stage wrote, record.json the stage, the digest of `out`, seconds and the stage's
-report. It appears whole. A record may outlive its `out`: names of later results follow from digests, so what nothing
-reads any more takes no room, and is computed again where something does.
+A folder per result: `out` is what the stage wrote, record.json the stage, the digest of `out`, the time that it took
+and the stage's report. It appears whole. A record may outlive its `out`: names of later results follow from digests, so
+what nothing reads any more takes no room, and is computed again where something does.
 """
 
 from __future__ import annotations
@@ -32,7 +32,13 @@ class Result:
 
     @property
     def seconds(self) -> float:
+        """That passed while it was computed, on its share of the cores."""
         return float(self.record["seconds"])
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Of all cores that worked on it: what others do on the machine changes it little."""
+        return float(self.record["cpu_seconds"])
 
     @property
     def report(self) -> Mapping[str, Any]:
@@ -53,12 +59,16 @@ class Store:
         return self.folder / name / _OUT
 
     def put(self, name: str, out: Path, outcome: Mapping[str, Any]) -> None:
-        """Move the folder `out` in as the result `name`, with the `stage`, `seconds` and `report` of its outcome."""
+        """Move the folder `out` in as the result `name`.
+
+        Args:
+            outcome: `stage`, `round`, `seconds`, `cpu_seconds` and `report`.
+        """
         part = self.folder / f".{name}.part"
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         os.rename(out, part / _OUT)
-        facts = {key: outcome[key] for key in ("stage", "round", "seconds", "report")}
+        facts = {key: outcome[key] for key in ("stage", "round", "seconds", "cpu_seconds", "report")}
         write_json(part / _RECORD, facts | {"digest": folder_digest(part / _OUT)})
         os.rename(part, self.folder / name)
 

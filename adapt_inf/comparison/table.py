@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from adapt_inf.comparison.figures import BASELINE, COSTS, UPPER, Outcome, Row
-from adapt_inf.comparison.plan import Plan, show
+from adapt_inf.comparison.plan import Plan, values_of
 from adapt_inf.comparison.statistics import Mean
 from adapt_inf.tracking.summary import table
 
@@ -20,6 +20,7 @@ HEADINGS = {
     "rare_forgetting": "rare forgot",
     "samples": "samples",
     "seconds": "seconds",
+    "cpu_seconds": "cpu s",
 }
 NOT_SHOWN = "no difference shown"
 
@@ -41,7 +42,7 @@ def heading(plan: Plan) -> list[str]:
 
 
 def head(row: Row) -> list[str]:
-    return [*(show(value) for _, value in row.variant), row.strategy, str(len(row.seeds))]
+    return [*(value for _, value in row.variant), row.strategy, str(len(row.seeds))]
 
 
 def difference_rows(plan: Plan, found: Sequence[Row]) -> list[list[str]]:
@@ -55,7 +56,7 @@ def difference_rows(plan: Plan, found: Sequence[Row]) -> list[list[str]]:
             interval = "-" if each.low is None else f"{each.low:+.{digits}f} to {each.high:+.{digits}f}"
             p = "-" if each.p is None else f"{each.p:.3f}" if each.p >= 0.001 else "<0.001"
             words = "" if each.shown or each.low is None else NOT_SHOWN
-            head_of = [*(show(value) for _, value in row.variant), row.strategy]
+            head_of = [*(value for _, value in row.variant), row.strategy]
             lines.append([*head_of, HEADINGS[name], f"{each.mean:+.{digits}f}", interval, p, str(each.n), words])
     return lines
 
@@ -78,8 +79,8 @@ def _digits(name: str) -> int:
 
 def _notes(plan: Plan, found: Sequence[Row]) -> list[str]:
     notes = [
-        "Means at the end of the lineages ± half a 95% interval (Student's t over the seeds); "
-        "seconds: of one process on its share of the cores."
+        "Means at the end of the lineages ± half a 95% interval (Student's t over the seeds). Seconds: all stages that",
+        "the strategy needs, also where another lineage had computed one; cpu s: of all cores.",
     ]
     if UPPER not in plan.strategies:
         notes.append(f"No relative gain: it is relative to the strategy `{UPPER}`, which is not among --strategies.")
@@ -99,7 +100,7 @@ def as_json(plan: Plan, found: Sequence[Row], outcomes: Sequence[Outcome]) -> di
         "plan": {**vars(plan)},
         "lineages": [
             {
-                "variant": dict(outcome.line.variant),
+                "variant": values_of(outcome.line.variant),
                 "strategy": outcome.line.strategy,
                 "seed": outcome.line.seed,
                 "rounds": outcome.rounds,
@@ -108,7 +109,7 @@ def as_json(plan: Plan, found: Sequence[Row], outcomes: Sequence[Outcome]) -> di
         ],
         "rows": [
             {
-                "variant": dict(row.variant),
+                "variant": values_of(row.variant),
                 "strategy": row.strategy,
                 "seeds": row.seeds,
                 "means": {name: vars(each) if each else None for name, each in row.means.items()},

@@ -62,12 +62,13 @@ def perform(task: Task, store: Store) -> None:
     Raises:
         AdaptInfError: what the stage names.
     """
-    project = lay_out(task)
+    project, before = lay_out(task), _cpu_seconds()
     if task.stage.name in (READ, DRAW):
         outcome = _run_short(project, task)
     else:
         outcome = run_stage(project, task.round_id, task.stage.name)
-    store.put(task.name, project.root / task.stage.out, {**outcome, "round": task.round_id})
+    outcome |= {"round": task.round_id, "cpu_seconds": round(_cpu_seconds() - before, 3)}
+    store.put(task.name, project.root / task.stage.out, outcome)
     shutil.rmtree(task.bench)
 
 
@@ -96,6 +97,12 @@ def _run_short(project: Project, task: Task) -> dict[str, Any]:
     params = load_params(project.params_of(task.round_id))
     report = runs[task.stage.name](StageContext(project, task.round_id, params))
     return {"stage": task.stage.name, "seconds": round(time.monotonic() - started, 3), "report": report}
+
+
+def _cpu_seconds() -> float:
+    """Of this process and those that it began and that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def sources_of(stage: Stage, found: Mapping[str, Path]) -> dict[str, Path]:

@@ -25,7 +25,7 @@ def kill_midway(root: Path, round_id: str, stage: str, parts: str, after: int = 
     here = Path(__file__).parent
     paths = [str(here), str(here.parent), str(here.parent.parent), os.environ.get("PYTHONPATH", "")]
     process = subprocess.Popen(
-        [sys.executable, str(here / "sketch_project.py"), str(root), stage],
+        [sys.executable, str(here.parent / "sketch_project.py"), str(root), stage],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         stderr=subprocess.DEVNULL,
     )

@@ -1,0 +1,170 @@
+"""Figures of lineages whose scores are worked out by hand, and the rows and the table that come of them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from adapt_inf.comparison.figures import COSTS, FIGURES, Outcome, outcomes, rows
+from adapt_inf.comparison.plan import Lineage, Plan, Variant
+from adapt_inf.comparison.table import as_json, comparison_text
+
+SINCE = {"base/old": "base", "one/a": "r001", "two/b": "r002"}
+BASE = {"base/old": 0.5, "one/a": 0.1, "two/b": 0.2}
+RANDOM = [{"base/old": 0.6, "one/a": 0.6, "two/b": 0.3}, {"base/old": 0.3, "one/a": 0.7, "two/b": 0.4}]
+FULL = [{"base/old": 0.5, "one/a": 0.8, "two/b": 0.1}, {"base/old": 0.4, "one/a": 1.0, "two/b": 0.5}]
+
+
+def left(scores: list[dict[str, float]], shift: float = 0.0) -> list[dict[str, Any]]:
+    """What two rounds with these scores left; `shift` is added to those of the last round."""
+    last = {skill: score + shift for skill, score in scores[1].items()}
+    first = {skill: scores[0][skill] for skill in ("base/old", "one/a")}
+    values = [{"base": {s: BASE[s] for s in first}, "r001": first}, {"base": BASE, "r001": scores[0], "r002": last}]
+    return [
+        {
+            "round": round_id,
+            "drop": drop,
+            "samples": 100 * (n + 1),
+            "seconds": 10.0 * (n + 1),
+            "cpu_seconds": 9.0 * (n + 1),
+            "metrics": {"rare": None if n == 0 else {"average_accuracy": 0.25, "forgetting": 0.5}, "skills": row},
+            "matrix": {
+                "rounds": ["base", "r001", "r002"][: n + 2],
+                "skills": [
+                    {"suite": skill.split("/")[0], "skill": skill.split("/")[1], "round": SINCE[skill]} for skill in row
+                ],
+                "values": values[n],
+                "base": BASE,
+            },
+        }
+        for n, (round_id, drop, row) in enumerate([("r001", "one", first), ("r002", "two", last)])
+    ]
+
+
+def line(strategy: str, seed: int = 0, variant: Variant = ()) -> Lineage:
+    return Lineage(variant, strategy, seed)
+
+
+def plan(*strategies: str, seeds: int = 2) -> Plan:
+    return Plan(list(strategies), list(range(seeds)), {}, {}, {"one": "", "two": ""}, {}, {})
+
+
+def test_every_figure_of_every_round_by_hand() -> None:
+    random, _ = outcomes({line("random"): left(RANDOM), line("full"): left(FULL)})
+    first, last = random.rounds
+    assert {name: first[name] for name in FIGURES} == pytest.approx(
+        {
+            "average_accuracy": (0.6 + 0.6) / 2,
+            "relative_gain": 100 * (0.6 / 0.5 + 0.6 / 0.8) / 2,  # to `full` after the same round
+            "forgetting": 0.5 - 0.6,
+            "backward_transfer": 0.6 - 0.5,
+            "forward_transfer": 0.1 - 0.1,
+            "rare_accuracy": None,
+            "rare_forgetting": None,
+        }
+    )
+    assert {name: last[name] for name in FIGURES} == pytest.approx(
+        {
+            "average_accuracy": (0.3 + 0.7 + 0.4) / 3,
+            "relative_gain": 100 * (0.3 / 0.4 + 0.7 / 1.0 + 0.4 / 0.5) / 3,
+            "forgetting": ((0.6 - 0.3) + (0.6 - 0.7)) / 2,  # from the best before, which is not always the own round
+            "backward_transfer": ((0.3 - 0.5) + (0.7 - 0.6)) / 2,
+            "forward_transfer": 0.3 - 0.2,
+            "rare_accuracy": 0.25,
+            "rare_forgetting": 0.5,
+        }
+    )
+    assert [last[name] for name in COSTS] == [200, 20.0, 18.0]
+
+
+def test_a_gain_is_relative_to_the_same_seed_and_variant_only() -> None:
+    some: Variant = (("cluster.k", "4"),)
+    found = outcomes(
+        {
+            line("random", 0): left(RANDOM),
+            line("full", 0): left(FULL),
+            line("full", 1): left(FULL, 0.1),
+            line("random", 1): left(RANDOM),
+            line("random", 0, some): left(RANDOM),
+        }
+    )
+    gains = {str(each.line): each.last("relative_gain") for each in found}
+    assert gains.pop("seed 0 random cluster.k=4") is None
+    assert gains == pytest.approx(
+        {
+            "seed 0 random": 75.0,
+            "seed 0 full": 100.0,
+            "seed 1 full": 100.0,
+            "seed 1 random": 100 * (0.3 / 0.5 + 0.7 / 1.1 + 0.4 / 0.6) / 3,
+        }
+    )
+
+
+def found_of(shifts: list[float], strategy: str = "adapt_inf") -> list[Outcome]:
+    """`random`, and a strategy that is above it by `shifts` at the seeds."""
+    return outcomes(
+        {
+            line(name, seed): left(RANDOM, shift + seed / 10)
+            for seed, own in enumerate(shifts)
+            for name, shift in ((strategy, own), ("random", 0.0))
+        }
+    )
+
+
+def test_rows_have_means_over_seeds_and_differences_at_the_same_seed() -> None:
+    adapt_inf, random = rows(found_of([0.1, 0.2]))
+    assert (random.strategy, random.seeds, random.against) == ("random", [0, 1], {})
+    average = random.means["average_accuracy"]
+    assert average is not None
+    assert average.mean == pytest.approx((1.4 / 3 + (1.4 / 3 + 0.1)) / 2)
+    assert random.means["relative_gain"] is None
+    difference = adapt_inf.against["average_accuracy"]
+    assert difference is not None
+    assert difference.mean == pytest.approx(0.15)
+    assert (difference.low, difference.high) == pytest.approx((0.15 - 12.7062 * 0.05, 0.15 + 12.7062 * 0.05), abs=1e-4)
+    forgot = adapt_inf.against["forgetting"]
+    assert forgot is not None
+    assert forgot.mean == pytest.approx(-0.15)
+
+
+def test_only_seeds_that_both_have_are_compared() -> None:
+    adapt_inf = rows(found_of([0.1, 0.2, 0.3])[:-1])[0]  # `random` is not done at the last seed
+    difference = adapt_inf.against["average_accuracy"]
+    assert difference is not None
+    assert (adapt_inf.seeds, difference.n) == ([0, 1, 2], 2)
+    assert rows([each for each in found_of([0.1]) if each.line.strategy != "random"])[0].against == {}
+
+
+def test_a_difference_is_a_number_or_the_words() -> None:
+    text = comparison_text(plan("adapt_inf", "random"), rows(found_of([0.1, 0.2])))
+    (shown,) = [row for row in text.splitlines() if row.startswith("adapt_inf") and " average " in row]
+    assert " ".join(shown.split()) == "adapt_inf average +0.150 -0.485 to +0.785 0.205 2 no difference shown"
+    text = comparison_text(plan("adapt_inf", "random"), rows(found_of([0.1, 0.101])))
+    (shown,) = [row for row in text.splitlines() if row.startswith("adapt_inf") and " average " in row]
+    assert " ".join(shown.split()) == "adapt_inf average +0.101 +0.094 to +0.107 0.003 2"
+
+
+def test_the_table_says_what_it_lacks() -> None:
+    whole = rows(outcomes({line("random"): left(RANDOM), line("full"): left(FULL)}))
+    text = comparison_text(plan("random", "full", seeds=1), whole)
+    assert "No relative gain" not in text
+    assert "No intervals" in text
+    assert "not done" not in text
+    part = comparison_text(plan("random", "sequential", "adapt_inf"), whole[:1])
+    assert "5 of 6 lineages are not done: the same command goes on." in part
+    assert "No relative gain: it is relative to the strategy `full`" in part
+    assert "No paired differences" in comparison_text(plan("full"), whole[1:])
+    assert comparison_text(plan("random"), []) == "No lineage is done yet."
+
+
+def test_json_has_all_of_it_as_plain_values() -> None:
+    found = found_of([0.1, 0.2])
+    whole = json.loads(json.dumps(as_json(plan("adapt_inf", "random"), rows(found), found), allow_nan=False))
+    assert whole["missing"] == 0
+    assert [(each["strategy"], each["seed"], len(each["rounds"])) for each in whole["lineages"]] == [
+        (strategy, seed, 2) for seed in (0, 1) for strategy in ("adapt_inf", "random")
+    ]
+    assert whole["rows"][0]["against_random"]["average_accuracy"]["shown"] is False
+    assert whole["rows"][0]["means"]["relative_gain"] is None
