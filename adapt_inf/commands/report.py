@@ -20,6 +20,7 @@ def _report(options: argparse.Namespace) -> None:
     from adapt_inf.lineage import read_round
     from adapt_inf.project import BASE, Project
     from adapt_inf.review.report import make_report
+    from adapt_inf.tracking.summary import mlflow_command
 
     project = Project.find(options.project)
     if options.round == BASE:
@@ -28,4 +29,4 @@ def _report(options: argparse.Namespace) -> None:
     if options.out is not None:
         write_text(options.out.absolute(), path.read_text(encoding="utf-8"))
         path = options.out
-    print(path.absolute().as_uri())
+    print(f"{path.absolute().as_uri()}\n\nMLflow:\n{mlflow_command(project, options.round)}")

@@ -40,7 +40,8 @@ def _round(options: argparse.Namespace) -> int | None:
     except KeyboardInterrupt:
         print("\nStopped. `adapt-inf round` goes on from here.", file=sys.stderr)
         return 130
-    print(f"Done: {', '.join(done)}. `adapt-inf lineage` shows the figures.")
+    page = f"`adapt-inf report {done[-1]}` shows the last on one page, " if done else ""
+    print(f"Done: {', '.join(done)}. {page}`adapt-inf lineage` the figures of all.")
     return None
 
 

@@ -85,19 +85,33 @@ def _held(entry: dict[str, Any]) -> bool:
     return bool(entry.get("gate")) and entry["gate"]["verdict"] not in ("passed", "promoted")
 
 
-def mlflow_command(project: Project, host: str = "127.0.0.1", port: int = 5000) -> str:
+def mlflow_command(project: Project, round_id: str | None = None, host: str = "127.0.0.1", port: int = 5000) -> str:
     """The command that opens the project in the MLflow UI and the address to look at, on two lines.
 
-    The UI opens in its GenAI mode unless the address says otherwise. Where MLFLOW_TRACKING_URI names a server, that
-    server is the UI and only its address comes back.
+    The address is that of the runs of the project, or of the run of a round; where MLFLOW_TRACKING_URI names a server,
+    which is not asked, that of its experiments, and no command. The UI opens in its GenAI mode unless told otherwise.
     """
-    page = "#/experiments?workflowType=machine_learning"
     told = os.environ.get("MLFLOW_TRACKING_URI", "")
     if told.startswith(("http://", "https://")):
-        return f"{told.rstrip('/')}/{page}"
+        return f"{told.rstrip('/')}/{_page('')}"
     uri = told or f"sqlite:///{project.root.resolve() / 'mlflow.db'}"
     command = f"mlflow ui --backend-store-uri {shlex.quote(uri)} --host {host} --port {port}"
-    return f"{command}\nhttp://{host}:{port}/{page}"
+    known = not told and (project.root / "mlflow.db").is_file()
+    return f"{command}\nhttp://{host}:{port}/{_page(_place(project, round_id) if known else '')}"
+
+
+def _page(place: str) -> str:
+    return f"#/experiments{place}?workflowType=machine_learning"
+
+
+def _place(project: Project, round_id: str | None) -> str:
+    """Where in MLflow's own store the project's runs are, or a round's run."""
+    from adapt_inf.tracking.rounds import runs_of
+    from adapt_inf.tracking.store import connect
+
+    store = connect(project)
+    run = runs_of(store, round_id).get("") if round_id is not None else None
+    return f"/{store.experiment_id}/runs" + (f"/{run.info.run_id}" if run is not None else "")
 
 
 def _figures(entry: dict[str, Any]) -> list[str]:

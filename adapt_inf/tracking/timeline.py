@@ -78,6 +78,7 @@ def timeline_metrics(entry: dict[str, Any]) -> dict[str, Any]:
     """The figures of one round of the lineage under the names that its own run has them."""
     metrics = entry.get("metrics") or {}
     figures = {name: metrics.get(name) for name in FIGURES} | {name: entry.get(name) for name in COUNTS}
+    figures |= {f"rare.{name}": value for name, value in (metrics.get("rare") or {}).items()}
     return figures | {skill_key(skill): score for skill, score in (metrics.get("skills") or {}).items()}
 
 

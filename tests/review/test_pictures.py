@@ -1,0 +1,109 @@
+"""Pictures of a round: every one that its files allow, of the same bytes each time, each with its sentences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from adapt_inf.files import read_json, write_json
+from adapt_inf.project import Project
+from adapt_inf.review.arriving import drift
+from adapt_inf.review.pictures import PICTURES, write_pictures
+from adapt_inf.review.tables import Review
+
+WITHOUT_SAMPLES = {"accuracy_matrix", "skill_curves", "averages", "cluster_entropies", "cluster_sizes", "pool"}
+
+
+def made(review: Review) -> dict[str, object]:
+    return {name: picture for name, make in PICTURES.items() if (picture := make(review)) is not None}
+
+
+def test_a_real_round_has_every_picture_with_its_sentences(real: Review) -> None:
+    assert real.files.curve["chosen_by"] == "given"  # so there is no curve of k
+    pictures = made(real)
+    assert set(pictures) == set(PICTURES) - {"curve_of_k"}
+    for picture in pictures.values():
+        assert picture.how.endswith(".")  # type: ignore[attr-defined]
+        assert picture.shows.endswith(".")  # type: ignore[attr-defined]
+        assert picture.panels  # type: ignore[attr-defined]
+
+
+def test_files_are_drawings_of_the_same_bytes_each_time(project: Project) -> None:
+    pictures = {name: make(Review(project, "r002")) for name, make in PICTURES.items()}
+    there = {name: picture for name, picture in pictures.items() if picture is not None}
+    assert set(there) == WITHOUT_SAMPLES | {"curve_of_k"}
+    paths = write_pictures(project, "r002", there)
+    assert [path.relative_to(project.round("r002")).as_posix() for path in paths] == [
+        f"pictures/{name}.svg" for name in there
+    ]
+    before = [path.read_bytes() for path in paths]
+    assert [path.read_bytes() for path in write_pictures(project, "r002", there)] == before
+    for path in paths:
+        assert float(ElementTree.fromstring(path.read_text()).attrib["width"]) < 3000
+
+
+def test_what_is_said_follows_from_the_files(real: Review, project: Project) -> None:
+    clusters = real.files.selectors["clusters"]
+    winners = {cluster["selector"] for cluster in clusters}
+    picture = PICTURES["cluster_entropies"](real)
+    assert picture is not None
+    for name in winners:
+        assert f"{name} in {sum(cluster['selector'] == name for cluster in clusters)}" in picture.shows
+    assert sum(panel.body.count('fill="none"') for panel in picture.panels) == len(clusters)
+    matrix = PICTURES["accuracy_matrix"](Review(project, "r002"))
+    assert matrix is not None
+    scores = read_json(project.output("r002", "evaluate") / "metrics.json")["skills"]
+    assert f"best {max(scores, key=scores.__getitem__)} at {max(scores.values()):.2f}" in matrix.shows
+
+
+def test_rare_skills_stand_apart(project: Project) -> None:
+    path = project.output("r002", "evaluate") / "accuracy_matrix.json"
+    matrix = read_json(path)
+    matrix["skills"][0]["pool_share"] = 0.01
+    write_json(path, matrix)
+    picture = PICTURES["skill_curves"](Review(project, "r002"))
+    assert picture is not None
+    assert "1 skills are rare" in picture.shows
+    (panel,) = [panel for panel in picture.panels if "rare skills" in panel.body]
+    assert matrix["skills"][0]["skill"] in panel.body
+    assert matrix["skills"][1]["skill"] not in panel.body
+
+
+def test_every_cluster_stands_in_one_of_the_panels(project: Project) -> None:
+    path = project.output("r002", "select") / "selectors.json"
+    selectors = read_json(path)
+    row = selectors["clusters"][0]
+    selectors["clusters"] = [row | {"cluster": number, "size": 1000 - number} for number in range(80)]
+    write_json(path, selectors)
+    review = Review(project, "r002")
+    for name in ("cluster_entropies", "cluster_sizes"):
+        picture = PICTURES[name](review)
+        assert picture is not None
+        assert len(picture.panels) == 3
+        assert "of 80" not in picture.title
+    selectors["clusters"] = [row | {"cluster": number} for number in range(200)]
+    write_json(path, selectors)
+    picture = PICTURES["cluster_sizes"](Review(project, "r002"))
+    assert picture is not None
+    assert picture.title.endswith("the 90 largest of 200")
+
+
+def test_a_round_that_left_nothing_has_no_picture(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    project.round("r001").mkdir(parents=True)
+    project.params_of("r001").write_text("{round: r001, parent: base, drop: d}")
+    assert made(Review(project, "r001")) == {}
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "expected"), [([0, 1], [0, 1], 0.0), ([0, 0], [1, 1], 1.0), ([0, 1, 1, 1], [0, 0, 0, 1], 0.5)]
+)
+def test_drift_runs_from_alike_to_nothing_in_common(new: list[int], old: list[int], expected: float) -> None:
+    review = Review(Project(Path()), "r001")
+    flags = np.array([True] * len(new) + [False] * len(old))
+    review.__dict__["samples"] = pd.DataFrame({"cluster": [*new, *old], "new": flags})
+    assert drift(review) == pytest.approx(expected)
