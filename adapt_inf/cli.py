@@ -12,7 +12,7 @@ from adapt_inf.commands import compare, create, drop, explain, move, plan, repor
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; 0, or 1 after one line that names the fault and one that mends it."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     from adapt_inf.errors import AdaptInfError
     from adapt_inf.files import room_for
     from adapt_inf.versions import set_environment
@@ -29,16 +29,17 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Of all commands and their arguments."""
+    top = argparse.ArgumentParser(
         prog="adapt-inf",
         description="Keep a vision-language model learning while instruction datasets keep arriving.",
     )
-    parser.add_argument("--version", action="version", version=f"adapt-inf {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    top.add_argument("--version", action="version", version=f"adapt-inf {__version__}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for module in (create, drop, plan, run, review, report, explain, compare, move, store, track):
         module.add(commands)
-    return parser
+    return top
 
 
 if __name__ == "__main__":

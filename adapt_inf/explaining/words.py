@@ -41,7 +41,7 @@ def _fate(life: dict[str, Any]) -> str:
     pruned = life["pruned"]
     if pruned is None:
         return "it is in the pool"
-    like = f": {pruned['similarity']:.3f} similar to {pruned['of']}, which stays" if pruned["of"] else ""
+    like = f": {pruned['similarity']:.3f} similar to {pruned['of']}, which stayed" if pruned["of"] else ""
     return f"pruned for good by {pruned['round']} from cluster {pruned['cluster']}{like}"
 
 

@@ -78,6 +78,7 @@ def connect(project: Project) -> Store:
 def _connect(root: Path, name: str, uri: str) -> Store:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two lines at each run's end
     # What cannot be sent now is sent later, see adapt_inf.tracking.outbox; MLflow's own 7 tries of two minutes each
     # would hold a round up for a quarter of an hour.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
