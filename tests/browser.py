@@ -108,6 +108,7 @@ class Page:
 
     def open(self, address: str) -> None:
         """Go to a page and wait until it has loaded."""
+        self.call("Page.navigate", url="about:blank")  # another fragment of the same page would not be loaded anew
         self.call("Page.navigate", url=address)
         self.wait("document.readyState === 'complete' && location.href !== 'about:blank'", address)
 

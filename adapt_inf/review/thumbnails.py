@@ -98,7 +98,7 @@ def thumbnail(image: Image.Image) -> str:
     """A data URL of a picture of at most `_SIDE` pixels a side."""
     image.thumbnail((_SIDE, _SIDE), Image.Resampling.BILINEAR)
     out = io.BytesIO()
-    image.save(out, "WEBP", quality=_QUALITY, method=2)
+    image.save(out, "WEBP", quality=_QUALITY, method=0)  # twice as fast as 2, a tenth larger
     return f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
