@@ -20,7 +20,7 @@ from adapt_inf import drop_queue, lineage, promotion
 from adapt_inf.errors import AdaptInfError, DropError
 from adapt_inf.project import Project
 from adapt_inf.tracking import rounds as tracked
-from adapt_inf.tracking.outbox import attempt
+from adapt_inf.tracking.outbox import attempt, untracked
 from adapt_inf.tracking.sending import catch_up
 from adapt_inf.writer import BusyError, writer_lock
 from flows.approval import match_forms
@@ -88,7 +88,8 @@ def _work_off(project: Project, done: list[str], refused: list[str], *, served: 
             refused.append(str(error))
         else:
             done.append(round_id)
-    catch_up(project)
+    if done and done[-1] not in untracked(project):  # MLflow answers: what earlier rounds missed can go now
+        catch_up(project)
     waiting = lineage.awaiting(project)
     return f"{', '.join(waiting)} waits for approval, and what waits holds behind it." if waiting else None
 

@@ -31,13 +31,15 @@ def tell(project: Project, name: str, send: Callable[[], T]) -> T | None:
     """`attempt`, and set `name` down where it failed; None there, and where MLflow has failed for `name` before.
 
     Args:
-        name: a round, or HEAD: what is set down as missed.
+        name: a round, or HEAD: what is set down as missed. Moves of the head are not tried where a round is missed,
+            since they point at its run and its model.
     """
     missed = untracked(project)
     if name in missed:
         return None
     given: list[T] = []
-    why = attempt(project, lambda: given.append(send()))
+    held = next(reversed(missed.values()), None) if name == HEAD else None
+    why = held or attempt(project, lambda: given.append(send()))
     if why is None:
         return given[0]
     write_json(_file(project), missed | {name: why})
@@ -58,7 +60,7 @@ def attempt(project: Project, send: Callable[[], object]) -> str | None:
     except Exception as error:
         if not _of_mlflow(error):
             raise
-        _failed[uri] = time.monotonic(), _reason(error)
+        _failed[uri] = time.monotonic(), _reason(uri, error)
         return _failed[uri][1]
     return None
 
@@ -94,9 +96,9 @@ def _of_mlflow(error: Exception) -> bool:
     return isinstance(error, MLflowError | OSError) or type(error).__module__ != "builtins"
 
 
-def _reason(error: Exception) -> str:
-    text = error.message if isinstance(error, MLflowError) else str(error) or type(error).__name__
-    line = " ".join(text.split()).rstrip(".")
+def _reason(uri: str, error: Exception) -> str:
+    text = error.message if isinstance(error, MLflowError) else f"MLflow at {uri}: {error or type(error).__name__}"
+    line = " ".join(text.partition(" failed with exception")[0].split()).rstrip(".")
     return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-KIND = "adapt_inf.kind"  # round, stage, timeline or history
+KIND = "adapt_inf.kind"  # round, stage, timeline, history or comparison
 ROUND = "adapt_inf.round"
 STAGE = "adapt_inf.stage"
 NOTE = "mlflow.note.content"  # what the UI shows as a run's description, in Markdown
@@ -86,7 +86,8 @@ def _connect(root: Path, name: str, uri: str) -> Store:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-    for noisy in ("alembic", "mlflow.store.db.utils"):  # a page of migrations on every new project
+    # A page of migrations on every new project; that it may wait for a model version that is there at once.
+    for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     try:

@@ -44,6 +44,15 @@ def test_after_a_failure_nothing_more_is_tried_of_a_round(garden: Project, monke
     assert list(untracked(garden)) == ["r001", "r002"]
 
 
+def test_a_move_is_not_tried_while_the_round_that_it_points_at_is_missed(
+    garden: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "_QUIET_SECONDS", 0.0)
+    tell(garden, "r001", lambda: connect(garden))
+    assert tell(garden, HEAD, lambda: pytest.fail("it was tried")) is None
+    assert list(untracked(garden)) == ["r001", HEAD]
+
+
 def test_for_a_minute_nothing_is_tried_at_all(garden: Project) -> None:
     assert attempt(garden, lambda: connect(garden)) is not None
     tried: list[str] = []
@@ -74,7 +83,7 @@ def test_a_server_that_dies_in_between_is_no_fault_of_the_round(garden: Project,
         raise error
 
     assert tell(garden, "r001", send) is None
-    assert untracked(garden) == {"r001": "gone"}
+    assert untracked(garden) == {"r001": "MLflow at http://127.0.0.1:1: gone"}
 
 
 @pytest.mark.parametrize(
