@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from textwrap import wrap
 from typing import Any
 
 from adapt_inf.project import BASE
-from adapt_inf.tracking.summary import table
+from adapt_inf.tracking.summary import WIDTH, table
 
 _TEXT = 60  # characters of an answer
 
@@ -26,7 +27,8 @@ def _training(life: dict[str, Any]) -> list[str]:
     first = f"{life['sample']}: a training sample of skill {life['skill']}; it came {_came(life)}."
     often = f"candidate in {_listed([each['round'] for each in life['rounds']])}" if life["rounds"] else "no round yet"
     second = f"On the line to {_tip(life)}: {often}, trained on in {_listed(trained)}; {_fate(life)}."
-    return [first, second, *(line for each in life["rounds"] for line in ("", *_round(each)))]
+    rounds = (line for each in life["rounds"] for line in ("", *_round(each)))
+    return [*wrap(first, WIDTH), *wrap(second, WIDTH), *rounds]
 
 
 def _came(life: dict[str, Any]) -> str:
@@ -47,7 +49,7 @@ def _fate(life: dict[str, Any]) -> str:
 
 def _round(each: dict[str, Any]) -> list[str]:
     cluster = each["cluster"]
-    lines = [f"{each['round']}  {each['why']}"]
+    lines = wrap(f"{each['round']}  {each['why']}", WIDTH, subsequent_indent="      ")
     if cluster is not None and cluster["size"] is not None:
         near = "" if cluster["similarity"] is None else f", {cluster['similarity']:.3f} similar to its centroid"
         lines.append(
@@ -76,7 +78,7 @@ def _evaluation(life: dict[str, Any]) -> list[str]:
     head = ["round", "score", "answer"]
     rows = [[each["round"], f"{each['score']:.2f}", _answer(each)] for each in life["answers"]]
     asked = [f"Right is: {_cut(accepted)} ({life['metric']}).", ""]
-    return [first, *asked, *(table([head, *rows], left=3).splitlines() if rows else [])]
+    return [*wrap(first, WIDTH), *asked, *(table([head, *rows], left=3).splitlines() if rows else [])]
 
 
 def _answer(each: dict[str, Any]) -> str:
@@ -90,12 +92,11 @@ def _cut(text: str) -> str:
 
 def _rejected(life: dict[str, Any]) -> list[str]:
     rejected = life["rejected"]
-    repeats = f"\nIt repeats {rejected['of']}." if rejected["of"] else ""
-    text = (
-        f"{life['sample']}: set aside when {life['round']} took drop {life['drop']} in, and in no pool.\n"
-        f"{rejected['file']}, of the {rejected['split']} split: {rejected['reason']} ({rejected['kind']}).{repeats}"
-    )
-    return text.splitlines()
+    return [
+        f"{life['sample']}: set aside when {life['round']} took drop {life['drop']} in, and in no pool.",
+        f"{rejected['file']}, of the {rejected['split']} split: {rejected['reason']} ({rejected['kind']}).",
+        *([f"It repeats {rejected['of']}."] if rejected["of"] else []),
+    ]
 
 
 def _duplicate(life: dict[str, Any]) -> list[str]:
@@ -111,7 +112,7 @@ def _missing(files: list[str]) -> list[str]:
     if not files:
         return []
     folders = Counter(file.rpartition("/")[0] if file.startswith("rounds/") else file for file in files)
-    return ["", f"Not on this machine, so not told: {', '.join(folders)}."]
+    return ["", *wrap(f"Not on this machine, so not told: {', '.join(folders)}.", WIDTH)]
 
 
 def _listed(names: list[str]) -> str:
