@@ -19,10 +19,10 @@ def cluster_fill(review: Review) -> Picture | None:
     if not new or not clusters:
         return None
     share = {cluster["cluster"]: new.get(cluster["cluster"], 0) / cluster["size"] for cluster in clusters}
-    order = sorted(clusters, key=lambda cluster: -share[cluster["cluster"]])[:MOST_BARS]
+    touched = [cluster for cluster in clusters if share[cluster["cluster"]]]
     bars = []
-    for cluster in order:
-        fresh = new.get(cluster["cluster"], 0)
+    for cluster in sorted(touched, key=lambda cluster: -share[cluster["cluster"]])[:MOST_BARS]:
+        fresh = new[cluster["cluster"]]
         bars.append(Bar(name_of(review, cluster), [(fresh, ORANGE), (cluster["size"] - fresh, BLUE)]))
     legend = [(f"new: {review.params.drop}", ORANGE), ("from the pool", BLUE)]
     novel = [cluster["cluster"] for cluster in clusters if share[cluster["cluster"]] >= NOVEL]
@@ -31,9 +31,10 @@ def cluster_fill(review: Review) -> Picture | None:
     named = f" ({', '.join(map(str, novel[:12]))})" if novel else ""
     return Picture(
         "Where the new dataset went",
-        "A bar per cluster, those with the largest new share on top. A cluster that is nearly all new is a skill that "
-        "the pool had nothing like; new samples among old ones repeat what was there.",
-        f"{len(novel)} of {len(clusters)} clusters are at least {NOVEL:.0%} new{named}.{far}",
+        "A bar per cluster that holds new samples, those with the largest new share on top. A cluster that is nearly "
+        "all new is a skill that the pool had nothing like; new samples among old ones repeat what was there.",
+        f"{len(novel)} of {len(clusters)} clusters are at least {NOVEL:.0%} new{named}, {len(clusters) - len(touched)} "
+        f"hold none of it.{far}",
         tuple(bar_chart(part, legend, most=float(clusters[0]["size"])) for part in in_parts(bars)),
     )
 

@@ -148,9 +148,22 @@ def _missing_workings(review: Review) -> str:
 def _verdict(record: dict[str, Any]) -> str:
     gate, status = record.get("gate"), record["status"]
     tone, headline = _GATES[gate["verdict"]] if gate else _STATES.get(status, ("bad", status.capitalize()))
-    reasons = list(gate["reasons"]) if gate else []
+    reasons = [*gate["reasons"], *_decisive(record["round"], gate)] if gate else []
     version = record.get("model_version")
     return _template("verdict.html.j2").render(tone=tone, headline=headline, reasons=reasons, version=version).strip()
+
+
+def _decisive(round_id: str, gate: dict[str, Any]) -> list[str]:
+    """What a gate looked at, and what is to be done where somebody has to decide."""
+    fall, skill = gate["figures"].get("max_forgetting"), gate["figures"].get("max_forgetting_skill")
+    said = (
+        [f"Largest fall of a skill against the parent: {skill} by {fall:.3f}."] if fall is not None and fall > 0 else []
+    )
+    if gate["verdict"] == "waiting":
+        said.append(f"`adapt-inf promote {round_id}` takes it, the same with --decline refuses it.")
+    if gate["verdict"] in ("failed", "declined"):
+        said.append(f"`adapt-inf promote {round_id}` takes it all the same.")
+    return said
 
 
 def _stopped(review: Review, record: dict[str, Any]) -> dict[str, str] | None:

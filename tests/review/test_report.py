@@ -146,6 +146,18 @@ def test_once_gc_freed_the_workings_the_page_stays_but_for_the_verdict(real: Rev
     assert "The clusters in figures" in page
 
 
+def test_whoever_has_to_decide_reads_what_fell_and_how_to_say_it(project: Project) -> None:
+    make_report(project, {"round": "r002", "status": "finished"})
+    figures = {"max_forgetting": 0.21, "max_forgetting_skill": "base/<naming>"}
+    for state, words in (("waiting", "the same with --decline"), ("failed", "takes it all the same")):
+        gate = {"verdict": state, "reasons": ["it fell"], "figures": figures}
+        page = verdict(show_verdict(project, {"round": "r002", "status": "finished", "gate": gate}).read_text())
+        assert "base/&lt;naming&gt; by 0.210" in page
+        assert "adapt-inf promote r002" in page
+        assert words in page
+        assert "it fell" in page
+
+
 def verdict(page: str) -> str:
     found = re.search("<!--verdict-->.*<!--/verdict-->", page, re.DOTALL)
     assert found
