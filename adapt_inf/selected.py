@@ -104,8 +104,9 @@ def _places(project: Project, round_id: str, sample_ids: pd.Series) -> pd.DataFr
         problem = (
             f"{len(sample_ids) - len(frame):,} of its {len(sample_ids):,} selected samples are not on this machine"
         )
-        mend = f"Bring them with `adapt-inf pull {round_id}`"
-        mend += f" and `adapt-inf pull {parent}`." if parent != BASE else "."
+        away = [name for name in (round_id, parent) if not project.output(name, "pool").is_dir()]
+        mend = " and ".join(f"`adapt-inf pull {name}`" for name in away)
+        mend = f"Bring them with {mend}." if away else f"Where {round_id} was run, rounds/{round_id}/ingest has them."
         raise RoundError(round_id, problem, f"{mend} Their ids stand in rounds/{round_id}/select/selected.parquet.")
     return frame.set_index("sample_id").reindex(sample_ids).reset_index()
 

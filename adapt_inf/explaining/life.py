@@ -77,7 +77,10 @@ def _trained(project: Project, row: dict[str, Any], line: Sequence[str]) -> dict
     came, left = row["round"], row["pruned_round"]
     first = max(line.index(came), 1)  # what the base brought is a candidate from the first round on
     last = line.index(left) if left else len(line) - 1
-    rounds = [standing(project, name, row["sample_id"], new=name == came) for name in line[first : last + 1]]
+    over = {record.round: record.status == "finished" for record in lineage.rounds(project)}
+    rounds = [
+        standing(project, name, row["sample_id"], new=name == came, over=over[name]) for name in line[first : last + 1]
+    ]
     pruned = {new: row[old] for old, new in _PRUNED.items()} if left else None
     missing = [file for each in rounds for file in each.pop("missing")]
     about = {"drop": row["drop"], "skill": row["skill"], "round": came, "live": row["live"], "pruned": pruned}

@@ -25,11 +25,12 @@ ASSIGNMENTS, SCORES, FAULTS = "cluster/assignments.parquet", "score/scores.parqu
 SELECTED, SELECTORS = "select/selected.parquet", "select/selectors.json"
 
 
-def standing(project: Project, round_id: str, sample_id: str, *, new: bool) -> dict[str, Any]:
+def standing(project: Project, round_id: str, sample_id: str, *, new: bool, over: bool) -> dict[str, Any]:
     """What a round made of one of its candidates.
 
     Args:
         new: whether it came with the round's own drop.
+        over: whether the round is finished: what is not there then is missing, and not just still to come.
 
     Returns:
         round, drop, strategy and new; cluster (number, size and clusters: samples and clusters that the model can read,
@@ -57,8 +58,11 @@ def standing(project: Project, round_id: str, sample_id: str, *, new: bool) -> d
     found["stratum"] = _stratum(files, members, sample_id, row, params) if members is not None and row else None
     if found["stratum"] is None and chosen:
         found["stratum"] = {"number": int(chosen["stratum"]), "size": None, "selected": None}
-    found["why"] = _why(found, report, params) if report else "the round has not come to its selection"
-    found["missing"] = files.missing if report else []  # else they are not there yet
+    if report:
+        found["why"] = _why(found, report, params)
+    else:
+        found["why"] = "its selection is not on this machine" if over else "the round has not come to its selection"
+    found["missing"] = files.missing if over or report else []
     return found
 
 

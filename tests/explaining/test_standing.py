@@ -38,7 +38,7 @@ def ctx(tmp_path_factory: pytest.TempPathFactory) -> StageContext:
 
 def stand(ctx: StageContext, position: int) -> dict[str, Any]:
     frame = candidates(ctx)
-    return standing(ctx.project, ROUND, frame["sample_id"][position], new=frame["round"][position] == ROUND)
+    return standing(ctx.project, ROUND, frame["sample_id"][position], new=frame["round"][position] == ROUND, over=True)
 
 
 def slowly(ctx: StageContext, name: str) -> dict[str, list[float]]:
@@ -155,6 +155,18 @@ def test_what_gc_removed_is_named_and_the_rest_told(ctx: StageContext, tmp_path:
     assert (lost["selected"], lost["cluster"]) == (False, None)
     assert "its cluster is not known here any more" in lost["why"]
     assert {name.split("/")[2] for name in lost["missing"]} == {"sketch", "cluster"}
+
+
+def test_a_selection_that_is_not_here_is_told_from_one_that_is_still_to_come(ctx: StageContext, tmp_path: Path) -> None:
+    shutil.copytree(ctx.project.root, tmp_path / "bare")
+    project = with_params(tmp_path / "bare").project
+    name = candidates(ctx)["sample_id"][0]
+    for output in ("select", "score", "cluster", "sketch"):
+        shutil.rmtree(project.output(ROUND, output))
+    gone, ahead = (standing(project, ROUND, name, new=False, over=over) for over in (True, False))
+    assert (gone["selected"], gone["why"]) == (None, "its selection is not on this machine")
+    assert f"rounds/{ROUND}/select/selectors.json" in gone["missing"]
+    assert (ahead["why"], ahead["missing"]) == ("the round has not come to its selection", [])
 
 
 def test_equal_values_share_the_better_rank() -> None:
