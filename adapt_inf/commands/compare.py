@@ -38,9 +38,12 @@ def add(commands: Commands) -> None:
 
 def _compare(options: argparse.Namespace) -> None:
     from adapt_inf.comparison import figures, run, table
+    from adapt_inf.comparison.pictures import write_pictures
     from adapt_inf.comparison.plan import check_sources, keep_plan
     from adapt_inf.files import write_json
     from adapt_inf.project import Project
+    from adapt_inf.tracking.comparison import log_comparison
+    from adapt_inf.tracking.outbox import attempt
 
     project = Project.find(options.project)
     folder = run.folder_of(project, options.name)
@@ -55,9 +58,16 @@ def _compare(options: argparse.Namespace) -> None:
     outcomes = figures.outcomes(figures.read_rounds(walks, run.store_of(project)))
     found = figures.rows(outcomes)
     result, text = table.as_json(plan, found, outcomes), table.comparison_text(plan, found)
+    print(json.dumps(result, indent=2, ensure_ascii=False) if options.json else text, flush=True)
     if not options.so_far:
         write_json(folder / "results.json", result)
-    print(json.dumps(result, indent=2, ensure_ascii=False) if options.json else text)
+        pictures = write_pictures(folder / "pictures", found, outcomes)
+        why = attempt(project, lambda: log_comparison(project, folder, plan, found, outcomes, text))
+        told = "MLflow has it, too." if why is None else f"MLflow has not got it ({why}): the same command sends it."
+        print(
+            f"\n{folder / 'results.json'} has every round of every seed, {pictures[0].parent} the pictures. {told}",
+            file=sys.stderr,
+        )
 
 
 def _plan(project: Project, folder: Path, options: argparse.Namespace) -> Plan:

@@ -128,12 +128,13 @@ def _hand_out(open_ones: Iterable[Walk], store: Store, benches: Path, hands: _Ha
 
 
 def _clear_workings(walks: Sequence[Walk], open_ones: Sequence[Walk], store: Store) -> None:
-    """Remove sketches, clusters and scores of seeds that are done: no other seed has the same."""
+    """Remove sketches, clusters and scores of seeds that are done: other seeds have their own."""
     seeds = {walk.line.seed for walk in open_ones}
+    needed = {result.name for walk in open_ones for result in walk.results}
     for walk in walks:
         if walk.line.seed not in seeds:
             for step, result in zip(walk.steps, walk.results, strict=True):
-                if step.stage.out.rpartition("/")[2] in WORKINGS:
+                if step.stage.name in WORKINGS and result.name not in needed:
                     store.drop_content(result.name)
 
 

@@ -22,6 +22,8 @@ HEADINGS = {
     "seconds": "seconds",
     "cpu_seconds": "cpu s",
 }
+COLUMNS = [name for name in HEADINGS if name != "rare_forgetting"]  # what has room in a line
+DIFFERENCES = [f"against {BASELINE}", "figure", "difference", "95% interval", "p", "pairs", ""]
 NOT_SHOWN = "no difference shown"
 
 
@@ -29,20 +31,13 @@ def comparison_text(plan: Plan, found: Sequence[Row]) -> str:
     """Both tables, and what a reader must know of them."""
     if not found:
         return "No lineage is done yet."
-    parts = [table([heading(plan), *([*head(row), *map(_cell, row.means.items())] for row in found)], left=_left(plan))]
+    heading = [*plan.vary, "strategy", "seeds", *(HEADINGS[name] for name in COLUMNS)]
+    lines = [[*_head(row), str(len(row.seeds)), *(_cell(name, row.means[name]) for name in COLUMNS)] for row in found]
+    parts = [table([heading, *lines], left=len(plan.vary) + 1)]
     parts.append("\n".join(_notes(plan, found)))
     if differences := difference_rows(plan, found):
-        columns = [*plan.vary, f"against {BASELINE}", "figure", "difference", "95% interval", "p", "pairs", ""]
-        parts.append(table([columns, *differences], left=len(plan.vary) + 2))
+        parts.append(table([[*plan.vary, *DIFFERENCES], *differences], left=len(plan.vary) + 2))
     return "\n\n".join(parts)
-
-
-def heading(plan: Plan) -> list[str]:
-    return [*plan.vary, "strategy", "seeds", *HEADINGS.values()]
-
-
-def head(row: Row) -> list[str]:
-    return [*(value for _, value in row.variant), row.strategy, str(len(row.seeds))]
 
 
 def difference_rows(plan: Plan, found: Sequence[Row]) -> list[list[str]]:
@@ -56,21 +51,20 @@ def difference_rows(plan: Plan, found: Sequence[Row]) -> list[list[str]]:
             interval = "-" if each.low is None else f"{each.low:+.{digits}f} to {each.high:+.{digits}f}"
             p = "-" if each.p is None else f"{each.p:.3f}" if each.p >= 0.001 else "<0.001"
             words = "" if each.shown or each.low is None else NOT_SHOWN
-            head_of = [*(value for _, value in row.variant), row.strategy]
-            lines.append([*head_of, HEADINGS[name], f"{each.mean:+.{digits}f}", interval, p, str(each.n), words])
+            lines.append([*_head(row), HEADINGS[name], f"{each.mean:+.{digits}f}", interval, p, str(each.n), words])
     return lines
 
 
-def _left(plan: Plan) -> int:
-    return len(plan.vary) + 1
+def _head(row: Row) -> list[str]:
+    return [*(value for _, value in row.variant), row.strategy]
 
 
-def _cell(item: tuple[str, Mean | None]) -> str:
-    name, found = item
+def _cell(name: str, found: Mean | None) -> str:
     if found is None:
         return "-"
     digits = _digits(name)
-    return f"{found.mean:,.{digits}f}" + ("" if found.half is None else f" ±{found.half:,.{digits}f}")
+    half = "" if found.half is None else f"{found.half:,.{digits}f}"
+    return f"{found.mean:,.{digits}f}" + (f" ±{half.removeprefix('0') if digits else half}" if half else "")
 
 
 def _digits(name: str) -> int:

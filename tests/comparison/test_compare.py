@@ -99,7 +99,7 @@ def test_what_lineages_share_is_computed_once(compared: Project) -> None:
 
 def test_sketches_of_seeds_that_are_done_take_no_room(compared: Project) -> None:
     there = {read_json(path)["stage"] for path in _records(compared) if (path.parent / "out").is_dir()}
-    assert there == {"ingest", "select", "draw", "prune", "train", "evaluate"}
+    assert there == {"ingest", "read", "select", "draw", "prune", "train", "evaluate"}
 
 
 def test_the_project_is_as_it_was(compared: Project, two_rounds: Project, machine: Machine) -> None:
@@ -155,6 +155,18 @@ def test_begun_again_it_computes_nothing_and_says_the_same(compared: Project, ma
     assert {path: path.stat().st_mtime_ns for path in _records(compared)} == times
 
 
+def test_one_seed_after_the_other_is_the_same(compared: Project, tmp_path: Path, machine: Machine) -> None:
+    """What the first seed leaves behind is what the second needs."""
+    project = copy_project(compared, tmp_path / "copy")
+    options = ("--strategies", "sequential", "--seeds", "2", "--drops", "first", "--set", "prune.pool_cap=null")
+    found = json.loads(
+        machine.run("adapt-inf", "compare", "--name", "two", "--jobs", "1", *options, "--json", cwd=project.root).stdout
+    )
+    assert [line["seed"] for line in found["lineages"]] == [0, 1]
+    assert found["missing"] == 0
+    assert found["rows"][0]["means"]["average_accuracy"]["n"] == 2
+
+
 def test_what_was_thrown_away_is_made_again_where_it_is_needed(
     compared: Project, tmp_path: Path, machine: Machine
 ) -> None:
@@ -203,6 +215,7 @@ def test_a_second_one_at_work_is_named(compared: Project, capsys: pytest.Capture
 
     with open(compared.root / "comparisons" / ".lock", "r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.truncate(0)
         lock.write("compare (process 7)")
         lock.flush()
         assert main(["compare", "-C", str(compared.root)]) == 1
