@@ -13,6 +13,7 @@ from adapt_inf.review.charts import Bar, Line, heat_map, strata_chart
 from adapt_inf.review.picture import Picture
 from adapt_inf.review.svg import BLUE, GREEN, PINK, Panel
 from adapt_inf.review.tables import Review, score_of
+from adapt_inf.selection.arrays import BoolArray, FloatArray
 from adapt_inf.selection.coverage import HIGH_TAIL, LOW_TAIL, stratify
 
 _Row = TypeVar("_Row")
@@ -38,14 +39,18 @@ def cluster_entropies(review: Review) -> Picture | None:
         names = [name_of(review, cluster) for cluster in part]
         panels.append(heat_map(names, experts, values, low, high, framed, "cluster, main skill"))
     winners = Counter(cluster["selector"] for cluster in review.clusters)
+    if not set(winners) & set(experts):
+        title, chose = "How widely each expert's score spreads in each cluster", "No expert was asked"
+    else:
+        title, chose = "Which expert chose in which cluster", "Chosen"
     close = sum(1 for cluster in review.clusters if (cluster.get("margin") or 1.0) < 0.1)
     by = ", ".join(f"{name} in {count}" for name, count in winners.most_common())
     return Picture(
-        f"Which expert chose in which cluster{_only(shown, review.clusters)}",
+        f"{title}{_only(shown, review.clusters)}",
         "A row per cluster of samples that pull the model alike, a column per expert; a cell says in bits how widely "
         "the expert's score spreads there. The one that spreads widest tells the samples apart best and chooses: "
         "framed.",
-        f"Chosen: {by}. In {close} of {len(review.clusters)} clusters the second was less than 0.1 bit behind.",
+        f"{chose}: {by}. In {close} of {len(review.clusters)} clusters the second was less than 0.1 bit behind.",
         tuple(panels),
     )
 
@@ -84,13 +89,17 @@ def strata(review: Review) -> Picture | None:
     scored = [c for c in review.clusters if score_of(c["selector"]) in samples]
     if "cluster" not in samples or "selected" not in samples:
         return None
-    for cluster in scored[:_MOST_STRATA]:
-        members = samples[samples["cluster"] == cluster["cluster"]]
-        values = members[score_of(cluster["selector"])].to_numpy(dtype=np.float64)
+    shifts = []
+    number, taken = samples["cluster"].to_numpy(), samples["selected"].to_numpy(dtype=bool)
+    for place, cluster in enumerate(scored):
+        members = np.flatnonzero(number == cluster["cluster"])
+        values = samples[score_of(cluster["selector"])].to_numpy(dtype=np.float64)[members]
+        shifts.append(_shift(values, taken[members]))
+        if place >= _MOST_STRATA:
+            continue
         level = stratify(values, knobs.strata, knobs.tail)
-        chosen = members["selected"].to_numpy(dtype=bool)
         order = [LOW_TAIL, *range(knobs.strata), HIGH_TAIL]
-        counts = [[int((level[which] == each).sum()) for each in order] for which in (slice(None), chosen)]
+        counts = [[int((level[which] == each).sum()) for each in order] for which in (slice(None), taken[members])]
         note = f"{cluster['selector']}: {cluster['selected']:,} of {cluster['size']:,}"
         panels.append(strata_chart(name_of(review, cluster), note, counts[0], counts[1], tails=1))
     if not panels:
@@ -101,24 +110,19 @@ def strata(review: Review) -> Picture | None:
         f"The score of the cluster's expert from low to high in {knobs.strata} levels of equal width: grey all "
         "samples, green those selected. A flat green is the aim: an equal share from every level, so neither only "
         f"easy nor only hard ones. The outermost {knobs.tail:.0%} on each side are used last (pink).",
-        _levels(samples, scored),
+        f"In {sum(shift > 0.1 for shift in shifts)} of {len(shifts)} clusters the selected have a clearly higher score "
+        "than the cluster on average: sparse high levels give a larger part of themselves.",
         tuple(panels),
         columns=4,
     )
 
 
-def _levels(samples: Any, scored: Sequence[dict[str, Any]]) -> str:
-    """How much the selected differ from all in the score that chose them, in words."""
-    shifts = []
-    for cluster in scored:
-        members = samples[samples["cluster"] == cluster["cluster"]]
-        values = members[score_of(cluster["selector"])]
-        if members["selected"].any() and values.std() > 0:
-            shifts.append((values[members["selected"]].mean() - values.mean()) / values.std())
-    high = sum(1 for shift in shifts if shift > 0.1)
+def _shift(values: FloatArray, taken: BoolArray) -> float:
+    """How far the mean of the selected lies above that of all, in standard deviations; 0 where there is no telling."""
+    known = np.isfinite(values)
+    spread = float(values[known].std()) if known.any() else 0.0
     return (
-        f"In {high} of {len(shifts)} clusters the selected have a clearly higher score than the cluster on average: "
-        "sparse high levels give a larger part of themselves."
+        float(values[known & taken].mean() - values[known].mean()) / spread if spread and (known & taken).any() else 0.0
     )
 
 

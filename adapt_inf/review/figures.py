@@ -161,6 +161,9 @@ def skills(found: list[Skill]) -> Table | None:
         ]
         for each in ranked
     ]  # fmt: skip
+    if len(rows) > _ROWS:
+        left = len(rows) - _ROWS // 2 * 2
+        rows = [*rows[: _ROWS // 2], [f"and {left} between", *["-"] * 6], *rows[-(_ROWS // 2) :]]
     return Table(["skill", "samples", "before", "after", "change", "learned", "forgotten"], rows)
 
 

@@ -13,6 +13,7 @@ from adapt_inf.tracking.reports import matrix_table
 
 NOTABLE = 0.05  # a change of a score that is worth a word
 _LINES = 8  # in a panel: as many as there are colours
+_MOST_SKILLS = 120  # that are drawn; beyond that those that moved most
 
 
 def accuracy_matrix(review: Review) -> Picture | None:
@@ -21,13 +22,15 @@ def accuracy_matrix(review: Review) -> Picture | None:
         return None
     rounds, rows = _table(review)
     names = [f"{row[0]}/{row[1]}" for row in rows]
-    framed = [(place, rounds.index(row[2])) for place, row in enumerate(rows) if row[2] in rounds]
-    panel = heat_map(names, rounds, [row[4:] for row in rows], 0.0, 1.0, framed, "skill")
+    shown = _drawn(review, rows)
+    framed = [(place, rounds.index(row[2])) for place, row in enumerate(shown) if row[2] in rounds]
+    cells = [row[4:] for row in shown]
+    panel = heat_map([f"{row[0]}/{row[1]}" for row in shown], rounds, cells, 0.0, 1.0, framed, "skill")
     now = {name: row[-1] for name, row in zip(names, rows, strict=True) if row[-1] is not None}
     best, worst = max(now, key=now.__getitem__), min(now, key=now.__getitem__)
     fell = [name for name, score in now.items() if name in review.known and review.known[name] - score > NOTABLE]
     return Picture(
-        "Every skill after every round",
+        f"Every skill after every round{_only(shown, rows)}",
         "A row per skill, a column per round; a cell is the share of right answers, the framed one that of the round "
         "that brought the skill. A row that pales to the right of its frame is a skill that is being forgotten.",
         f"{len(now)} skills after {review.round}: best {best} at {now[best]:.2f}, worst {worst} at {now[worst]:.2f}. "
@@ -48,11 +51,14 @@ def skill_curves(review: Review) -> Picture | None:
     if not review.files.matrix.get("skills"):
         return None
     rounds, rows = _table(review)
-    shares = [entry.get("pool_share", 1.0) for entry in review.files.matrix["skills"]]
+    entries = review.files.matrix["skills"]
+    rare_ones = {(e["suite"], e["skill"]) for e in entries if e.get("pool_share", 1.0) < RARE_SHARE}
+    shown = _drawn(review, rows)
+    rare = [row for row in shown if (row[0], row[1]) in rare_ones]
     panels: dict[str, list[list[Any]]] = {}
-    for row, share in zip(rows, shares, strict=True):
-        panels.setdefault("rare skills" if share < RARE_SHARE else str(row[0]), []).append(row)
-    rare = panels.pop("rare skills", [])
+    for row in shown:
+        if row not in rare:
+            panels.setdefault(row[0], []).append(row)
     drawn = [panel for suite, members in panels.items() for panel in _panels(suite, members, rounds)]
     if rare:
         plain = [row[1] for row in rare]
@@ -68,14 +74,31 @@ def skill_curves(review: Review) -> Picture | None:
     ]
     most, name = max(lost, default=(0.0, ""))
     shows = f"Farthest below its best: {name}, by {most:.2f}. " if most > 0 else "No skill is below its best. "
-    few = f"{len(rare)} skills are rare (under {RARE_SHARE:.0%} of the pool) and stand apart at the end."
+    few = f"Rare (under {RARE_SHARE:.0%} of the pool), apart at the end: {len(rare_ones)} of {len(rows)} skills."
     return Picture(
-        "How each skill rose and fell",
+        f"How each skill rose and fell{_only(shown, rows)}",
         "A panel per dataset, a line per skill: its score after each round. Dotted up to the round that brought it; "
         "a line that sinks afterwards is forgetting.",
         shows + (few if rare else f"No skill has under {RARE_SHARE:.0%} of the pool."),
         tuple(drawn),
     )
+
+
+def _drawn(review: Review, rows: list[list[Any]]) -> list[list[Any]]:
+    """The rows of the skills to draw, in their order: all, or those that moved most against the parent."""
+    if len(rows) <= _MOST_SKILLS:
+        return rows
+
+    def moved(row: list[Any]) -> float:
+        before = review.known.get(f"{row[0]}/{row[1]}")
+        return abs(row[-1] - before) if row[-1] is not None and before is not None else 0.0
+
+    least = sorted((moved(row) for row in rows), reverse=True)[_MOST_SKILLS - 1]
+    return [row for row in rows if moved(row) >= least][:_MOST_SKILLS]
+
+
+def _only(shown: list[list[Any]], rows: list[list[Any]]) -> str:
+    return "" if len(shown) == len(rows) else f", the {len(shown)} of {len(rows)} that moved most"
 
 
 def _panels(suite: str, members: list[list[Any]], rounds: list[str]) -> list[Panel]:

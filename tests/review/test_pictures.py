@@ -67,7 +67,7 @@ def test_rare_skills_stand_apart(project: Project) -> None:
     write_json(path, matrix)
     picture = PICTURES["skill_curves"](Review(project, "r002"))
     assert picture is not None
-    assert "1 skills are rare" in picture.shows
+    assert "apart at the end: 1 of" in picture.shows
     (panel,) = [panel for panel in picture.panels if "rare skills" in panel.body]
     assert matrix["skills"][0]["skill"] in panel.body
     assert matrix["skills"][1]["skill"] not in panel.body
