@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from adapt_inf.errors import AdaptInfError
 from adapt_inf.files import is_full, read_json, write_json
 from adapt_inf.project import Project
 from adapt_inf.tracking.store import MLflowError, tracking_uri
@@ -22,6 +21,8 @@ HEAD = "head"  # the name under which moves of the head are missed
 
 _QUIET_SECONDS = 60.0
 _LONGEST = 200  # characters of a reason
+# Packages by which MLflow speaks to its server, its database and where artifacts lie.
+_STORES = ("mlflow", "requests", "urllib3", "sqlalchemy", "botocore", "boto3", "s3transfer", "azure", "google")
 
 T = TypeVar("T")
 _failed: dict[str, tuple[float, str]] = {}  # by the store's address: when it last failed in this process, and why
@@ -90,10 +91,12 @@ def notice(project: Project) -> str | None:
 
 
 def _of_mlflow(error: Exception) -> bool:
-    """Whether an error came from MLflow, the network or a store behind it: faults of our own code are built-in ones."""
-    if is_full(error) or (isinstance(error, AdaptInfError) and not isinstance(error, MLflowError)):
+    """Whether an error is one of MLflow, of the network or of a store behind it, and not of what we had to send."""
+    if is_full(error):
         return False
-    return isinstance(error, MLflowError | OSError) or type(error).__module__ != "builtins"
+    if isinstance(error, MLflowError | ConnectionError | TimeoutError):
+        return True
+    return type(error).__module__.partition(".")[0] in _STORES
 
 
 def _reason(uri: str, error: Exception) -> str:

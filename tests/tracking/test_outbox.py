@@ -87,7 +87,14 @@ def test_a_server_that_dies_in_between_is_no_fault_of_the_round(garden: Project,
 
 
 @pytest.mark.parametrize(
-    "error", [KeyError("typo"), RoundError("r001", "it is no more"), OSError(errno.ENOSPC, "No space left on device")]
+    "error",
+    [
+        KeyError("typo"),
+        RoundError("r001", "it is no more"),
+        FileNotFoundError("rounds/r001/select/selectors.json"),
+        OSError(errno.ENOSPC, "No space left on device"),
+        MlflowException("database or disk is full"),
+    ],
 )
 def test_a_fault_of_ours_and_a_full_disk_are_not_taken_for_mlflows(garden: Project, error: Exception) -> None:
     def send() -> None:
