@@ -221,3 +221,15 @@ def test_a_second_one_at_work_is_named(compared: Project, capsys: pytest.Capture
         assert main(["compare", "-C", str(compared.root)]) == 1
         assert "Comparison compare (process 7) is at work in" in capsys.readouterr().err
         assert main(["compare", "-C", str(compared.root), "--so-far"]) == 0
+
+
+def test_without_mlflow_the_table_is_there_and_the_same_command_sends_it_later(
+    compared: Project, tmp_path: Path, machine: Machine
+) -> None:
+    project = copy_project(compared, tmp_path / "copy")
+    for uri, words in (("http://127.0.0.1:9", "MLflow has not got it ("), ("", "MLflow has it, too.")):
+        environment = machine.environment() | {"MLFLOW_TRACKING_URI": uri}
+        command = ["adapt-inf", "compare"]
+        done = subprocess.run(command, cwd=project.root, env=environment, capture_output=True, text=True, check=True)
+        assert "prune.pool_cap  strategy" in done.stdout
+        assert words in done.stderr
