@@ -102,6 +102,48 @@ def test_a_lineage_by_hand() -> None:
     )
 
 
+def test_a_skill_that_was_lost_and_came_back_by_hand() -> None:
+    """Three rounds; x falls and recovers, y falls for good, z and w come last and one of them rises before it came.
+
+    |      | x (base) | y (r001) | z (r003) | w (r003) |
+    |------|----------|----------|----------|----------|
+    | base | .5       | .2       |          |          |
+    | r001 | .9       | .6       |          |          |
+    | r002 | .1       | .7       | .4       | .0       |
+    | r003 | .8       | .3       | .5       | .6       |
+    """
+    a = Accuracies(
+        rounds=["base", "r001", "r002", "r003"],
+        brought={"b/x": "base", "d1/y": "r001", "d3/z": "r003", "d3/w": "r003"},
+        values={
+            "base": {"b/x": 0.5, "d1/y": 0.2},
+            "r001": {"b/x": 0.9, "d1/y": 0.6},
+            "r002": {"b/x": 0.1, "d1/y": 0.7, "d3/z": 0.4, "d3/w": 0.0},
+            "r003": {"b/x": 0.8, "d1/y": 0.3, "d3/z": 0.5, "d3/w": 0.6},
+        },
+        base={"b/x": 0.5, "d1/y": 0.2, "d3/z": 0.1, "d3/w": 0.2},
+        upper={"b/x": 1.0, "d1/y": 0.6, "d3/z": 0.4, "d3/w": 0.8},
+    )
+    assert figures(a) == pytest.approx(
+        {
+            "average_accuracy": 0.55,  # (.8 + .3 + .5 + .6) / 4
+            "forgetting": 0.25,  # x: .9 - .8; y: .7 - .3, from after its own round
+            "backward_transfer": 0.0,  # x: .8 - .5; y: .3 - .6
+            "forward_transfer": 0.05,  # z: .4 - .1; w: .0 - .2
+            "relative_gain": 82.5,  # (80 + 50 + 125 + 75) / 4
+        }
+    )
+    assert figures(a.of(["d1/y", "d3/w"])) == pytest.approx(
+        {
+            "average_accuracy": 0.45,
+            "forgetting": 0.4,
+            "backward_transfer": -0.3,
+            "forward_transfer": -0.2,
+            "relative_gain": 62.5,
+        }
+    )
+
+
 def test_a_base_without_suites_has_no_figures() -> None:
     assert figures(Accuracies(["base"], {}, {"base": {}}, {})) == dict.fromkeys(FIGURES)
 
