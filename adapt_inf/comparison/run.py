@@ -1,41 +1,29 @@
-"""Compute what a comparison's lineages need, several results at a time, each in a process of its own.
+"""Compute what a comparison's lineages need, several results at a time.
 
 This process hands out work and computes nothing. A lineage moves on when its next result is there, from whichever
-lineage it came; where another lineage is just computing it, work goes to the next one meanwhile. Processes are forked
-from this one once it has imported what they need, and each has its share of the cores: more lineages at a time waste
-less than more cores for each. They end with this process, however it ends.
+lineage it came; where another lineage is just computing it, work goes to the next one meanwhile. More lineages at a
+time waste less than more cores for each.
 """
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
-import json
 import os
 import shutil
-import signal
-import sys
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from multiprocessing import connection, get_context
-from multiprocessing.connection import Connection
-from multiprocessing.context import ForkProcess
 from pathlib import Path
 
+from adapt_inf.comparison.hands import Hands
 from adapt_inf.comparison.pace import Pace
 from adapt_inf.comparison.pipeline import read_pipeline
 from adapt_inf.comparison.plan import Plan
 from adapt_inf.comparison.store import Store
 from adapt_inf.comparison.walk import Walk
-from adapt_inf.comparison.work import LOG, Task, load_stages, perform
+from adapt_inf.comparison.work import load_stages
 from adapt_inf.errors import AdaptInfError
 from adapt_inf.project import Project
 from adapt_inf.stages.runner import WORKINGS
-
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h: have the kernel end this process with its parent
-_SHOWN_LINES = 8  # of the log of a stage that failed
 
 Tell = Callable[[str], None]
 
@@ -101,7 +89,7 @@ def run(project: Project, plan: Plan, jobs: int, tell: Tell) -> list[Walk]:
     if open_ones:
         load_stages()
         pace = Pace(walks, jobs)
-        with _Hands(store, jobs) as hands:
+        with Hands(store, jobs) as hands:
             while open_ones or hands.busy:
                 _hand_out(open_ones, store, benches, hands)
                 hands.wait()
@@ -117,7 +105,7 @@ def run(project: Project, plan: Plan, jobs: int, tell: Tell) -> list[Walk]:
     return walks
 
 
-def _hand_out(open_ones: Iterable[Walk], store: Store, benches: Path, hands: _Hands) -> None:
+def _hand_out(open_ones: Iterable[Walk], store: Store, benches: Path, hands: Hands) -> None:
     """Give every free hand the next result that a lineage waits for and nobody computes."""
     for walk in open_ones:
         if not hands.free:
@@ -136,96 +124,3 @@ def _clear_workings(walks: Sequence[Walk], open_ones: Sequence[Walk], store: Sto
             for step, result in zip(walk.steps, walk.results, strict=True):
                 if step.stage.name in WORKINGS and result.name not in needed:
                     store.drop_content(result.name)
-
-
-@dataclass(frozen=True)
-class _Hand:
-    process: ForkProcess
-    hear: Connection
-    task: Task
-    who: str
-    slot: int
-
-
-class _Hands:
-    """Processes at work, at most `count`, each on its share of this process's cores."""
-
-    def __init__(self, store: Store, count: int) -> None:
-        self._store = store
-        cores = sorted(os.sched_getaffinity(0))
-        each = max(1, len(cores) // count)
-        self._cores = [{cores[(slot * each + i) % len(cores)] for i in range(each)} for slot in range(count)]
-        self._hands: list[_Hand] = []
-
-    def __enter__(self) -> _Hands:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for hand in self._hands:
-            hand.process.kill()
-            hand.process.join()
-
-    @property
-    def busy(self) -> set[str]:
-        """Names of the results that are being computed."""
-        return {hand.task.name for hand in self._hands}
-
-    @property
-    def free(self) -> int:
-        return len(self._cores) - len(self._hands)
-
-    def begin(self, task: Task, who: str) -> None:
-        taken = {hand.slot for hand in self._hands}
-        slot = next(slot for slot in range(len(self._cores)) if slot not in taken)
-        context = get_context("fork")
-        hear, say = context.Pipe(duplex=False)
-        process = context.Process(target=_work, args=(task, self._store, self._cores[slot], say))
-        process.start()
-        say.close()
-        self._hands.append(_Hand(process, hear, task, who, slot))
-
-    def wait(self) -> None:
-        """Until a process ends.
-
-        Raises:
-            AdaptInfError: it failed.
-        """
-        connection.wait([hand.process.sentinel for hand in self._hands])
-        for hand in [hand for hand in self._hands if hand.process.exitcode is not None]:
-            self._hands.remove(hand)
-            if hand.process.exitcode:
-                raise _fault(hand)
-
-
-def _work(task: Task, store: Store, cores: set[int], say: Connection) -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the process that began this one ends it
-    os.sched_setaffinity(0, cores)
-    task.bench.mkdir(parents=True, exist_ok=True)
-    log = os.open(task.bench / LOG, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
-    os.dup2(log, sys.stdout.fileno())
-    os.dup2(log, sys.stderr.fileno())
-    try:
-        perform(task, store)
-    except AdaptInfError as error:
-        say.send_bytes(json.dumps([error.message, error.mend]).encode())
-        os._exit(1)
-    except BaseException:
-        traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(1)
-    os._exit(0)
-
-
-def _fault(hand: _Hand) -> AdaptInfError:
-    where = f"{hand.who}, {hand.task.round_id} {hand.task.stage.name}"
-    if hand.hear.poll():
-        message, mend = json.loads(hand.hear.recv_bytes())
-        return AdaptInfError(f"{where}: {message}", mend)
-    log = hand.task.bench / LOG
-    printed = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
-    shown = "".join(f"\n  | {line}" for line in printed[-_SHOWN_LINES:])
-    return AdaptInfError(
-        f"{where}: the process ended with {hand.process.exitcode}.{shown}",
-        f"All that it printed stands in {log}; the same command goes on from here.",
-    )

@@ -16,6 +16,7 @@ import psutil
 import pytest
 from machine import Machine, copy_project
 
+from adapt_inf.cli import main
 from adapt_inf.comparison.plan import read_plan
 from adapt_inf.comparison.run import store_of, walks_of
 from adapt_inf.comparison.walk import Walk
@@ -147,39 +148,32 @@ def test_results_hold_every_round_of_every_seed(compared: Project) -> None:
     assert short < whole
 
 
-def test_begun_again_it_computes_nothing_and_says_the_same(compared: Project, machine: Machine) -> None:
+def test_begun_again_it_computes_nothing_and_says_the_same(
+    compared: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     times = {path: path.stat().st_mtime_ns for path in _records(compared)}
     for more in ((), ("--so-far",)):
-        again = machine.run("adapt-inf", "compare", "--json", *more, cwd=compared.root)
-        assert json.loads(again.stdout) == _results(compared)
+        assert main(["compare", "-C", str(compared.root), "--json", *more]) == 0
+        assert json.loads(capsys.readouterr().out) == _results(compared)
     assert {path: path.stat().st_mtime_ns for path in _records(compared)} == times
 
 
-def test_one_seed_after_the_other_is_the_same(compared: Project, tmp_path: Path, machine: Machine) -> None:
-    """What the first seed leaves behind is what the second needs."""
-    project = copy_project(compared, tmp_path / "copy")
-    options = ("--strategies", "sequential", "--seeds", "2", "--drops", "first", "--set", "prune.pool_cap=null")
-    found = json.loads(
-        machine.run("adapt-inf", "compare", "--name", "two", "--jobs", "1", *options, "--json", cwd=project.root).stdout
-    )
-    assert [line["seed"] for line in found["lineages"]] == [0, 1]
-    assert found["missing"] == 0
-    assert found["rows"][0]["means"]["average_accuracy"]["n"] == 2
-
-
-def test_what_was_thrown_away_is_made_again_where_it_is_needed(
+def test_what_an_earlier_seed_threw_away_is_made_again_where_it_is_needed(
     compared: Project, tmp_path: Path, machine: Machine
 ) -> None:
-    """A third strategy needs the sketches of the first round, which are gone."""
+    """One after the other: `full` with a cap needs the sketches of the first round, without only who is read."""
     project = copy_project(compared, tmp_path / "copy")
-    options = ("--name", "more", "--strategies", "adapt_inf,full", "--seeds", "1", "--drops", "first", "--json")
-    found = json.loads(machine.run("adapt-inf", "compare", *options, cwd=project.root).stdout)
-    known = _results(compared)["lineages"][0]["rounds"][0]
-    adapt_inf, full = (line["rounds"][0] for line in found["lineages"])
-    assert adapt_inf["skills"] == known["skills"]
-    assert adapt_inf["seconds"] == known["seconds"]
-    assert full["samples"] == 192
-    assert found["rows"][1]["means"]["relative_gain"] is None or full["relative_gain"] == 100
+    options = ("--strategies", "full", "--seeds", "2", "--vary", "prune.pool_cap=120,null", "--drops", "first")
+    done = machine.run("adapt-inf", "compare", "--name", "more", "--jobs", "1", "--json", *options, cwd=project.root)
+    found = json.loads(done.stdout)
+    assert [(line["seed"], line["variant"]["prune.pool_cap"]) for line in found["lineages"]] == [
+        (seed, cap) for seed in (0, 1) for cap in (120, None)
+    ]
+    assert {line["rounds"][0]["samples"] for line in found["lineages"]} == {192}
+    capped, whole = (line["rounds"][0] for line in found["lineages"][:2])
+    assert capped["skills"] == whole["skills"]
+    assert found["rows"][0]["means"]["average_accuracy"]["n"] == 2
 
 
 @pytest.mark.parametrize(
@@ -201,8 +195,6 @@ def test_what_was_thrown_away_is_made_again_where_it_is_needed(
 def test_wrong_options_are_named(
     compared: Project, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from adapt_inf.cli import main
-
     assert main(["compare", "-C", str(compared.root), *arguments]) == 1
     printed = capsys.readouterr()
     assert words in printed.err
@@ -211,8 +203,6 @@ def test_wrong_options_are_named(
 
 
 def test_a_second_one_at_work_is_named(compared: Project, capsys: pytest.CaptureFixture[str]) -> None:
-    from adapt_inf.cli import main
-
     with open(compared.root / "comparisons" / ".lock", "r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         lock.truncate(0)
@@ -224,12 +214,12 @@ def test_a_second_one_at_work_is_named(compared: Project, capsys: pytest.Capture
 
 
 def test_without_mlflow_the_table_is_there_and_the_same_command_sends_it_later(
-    compared: Project, tmp_path: Path, machine: Machine
+    compared: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project = copy_project(compared, tmp_path / "copy")
     for uri, words in (("http://127.0.0.1:9", "MLflow has not got it ("), ("", "MLflow has it, too.")):
-        environment = machine.environment() | {"MLFLOW_TRACKING_URI": uri}
-        command = ["adapt-inf", "compare"]
-        done = subprocess.run(command, cwd=project.root, env=environment, capture_output=True, text=True, check=True)
-        assert "prune.pool_cap  strategy" in done.stdout
-        assert words in done.stderr
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        assert main(["compare", "-C", str(project.root)]) == 0
+        printed = capsys.readouterr()
+        assert "prune.pool_cap  strategy" in printed.out
+        assert words in printed.err
