@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
@@ -111,7 +112,7 @@ def _work(task: Task, store: Store, cores: set[int], say: Connection) -> None:
 
 def _fault(hand: _Hand) -> AdaptInfError:
     where = f"{hand.who}, {hand.task.round_id} {hand.task.stage.name}"
-    if hand.hear.poll():
+    with suppress(EOFError):  # it ended without a word
         message, mend = json.loads(hand.hear.recv_bytes())
         return AdaptInfError(f"{where}: {message}", mend)
     log = hand.task.bench / LOG
