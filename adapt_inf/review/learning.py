@@ -89,12 +89,13 @@ def _drawn(review: Review, rows: list[list[Any]]) -> list[list[Any]]:
     if len(rows) <= _MOST_SKILLS:
         return rows
 
-    def moved(row: list[Any]) -> float:
-        before = review.known.get(f"{row[0]}/{row[1]}")
-        return abs(row[-1] - before) if row[-1] is not None and before is not None else 0.0
+    def moved(place: int) -> float:
+        suite, skill, after = rows[place][0], rows[place][1], rows[place][-1]
+        before = review.known.get(f"{suite}/{skill}")
+        return abs(after - before) if after is not None and before is not None else 0.0
 
-    least = sorted((moved(row) for row in rows), reverse=True)[_MOST_SKILLS - 1]
-    return [row for row in rows if moved(row) >= least][:_MOST_SKILLS]
+    most = sorted(range(len(rows)), key=lambda place: -moved(place))[:_MOST_SKILLS]
+    return [rows[place] for place in sorted(most)]
 
 
 def _only(shown: list[list[Any]], rows: list[list[Any]]) -> str:

@@ -73,6 +73,35 @@ def test_rare_skills_stand_apart(project: Project) -> None:
     assert matrix["skills"][1]["skill"] not in panel.body
 
 
+def test_of_very_many_skills_those_that_moved_most_are_drawn(project: Project) -> None:
+    path = project.output("r002", "evaluate") / "accuracy_matrix.json"
+    matrix = read_json(path)
+    extra = [{"skill": f"s{i}", "suite": "many", "round": "r001", "samples": 9, "pool_share": 0.1} for i in range(200)]
+    matrix["skills"] += extra
+    for i in range(200):
+        matrix["values"]["r001"][f"many/s{i}"] = 0.5
+        matrix["values"]["r002"][f"many/s{i}"] = 0.5 - (0.1 if i == 199 else 0.0)
+    write_json(path, matrix)
+    picture = PICTURES["accuracy_matrix"](Review(project, "r002"))
+    assert picture is not None
+    assert picture.title.endswith(f"the 120 of {len(matrix['skills'])} that moved most")
+    assert "many/s199" in picture.panels[0].body
+    assert picture.panels[0].body.count("many/s") < 2 * 200
+    curves = PICTURES["skill_curves"](Review(project, "r002"))
+    assert curves is not None
+    assert any("s199" in panel.body for panel in curves.panels)
+
+
+def test_a_strategy_without_experts_is_not_said_to_have_asked_one(project: Project) -> None:
+    path = project.output("r002", "select") / "selectors.json"
+    selectors = read_json(path)
+    selectors["clusters"] = [cluster | {"selector": "random"} for cluster in selectors["clusters"]]
+    write_json(path, selectors)
+    picture = PICTURES["cluster_entropies"](Review(project, "r002"))
+    assert picture is not None
+    assert picture.shows.startswith(f"No expert was asked: random in {len(selectors['clusters'])}.")
+
+
 def test_every_cluster_stands_in_one_of_the_panels(project: Project) -> None:
     path = project.output("r002", "select") / "selectors.json"
     selectors = read_json(path)
