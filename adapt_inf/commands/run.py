@@ -66,7 +66,7 @@ def _stage(options: argparse.Namespace) -> int | None:
     keep_log(project, options.round, options.name)
     try:
         run_stage(project, options.round, options.name)
-    except OSError:  # a full disk, a file system that went away, a worker killed: whoever started the stage may try again
+    except OSError:  # a full disk, a file system or a worker that went away: whoever started the stage may try again
         traceback.print_exc()
         return os.EX_TEMPFAIL
     return None
