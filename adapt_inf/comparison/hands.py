@@ -76,18 +76,23 @@ class Hands:
         say.close()
         self._hands.append(_Hand(process, hear, task, who, slot))
 
-    def wait(self) -> None:
-        """Until a process ends.
+    def doing(self) -> str:
+        """Who works on what, in words."""
+        return "; ".join(f"{hand.who} {hand.task.round_id} {hand.task.stage.name}" for hand in self._hands)
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Until a process ends, or as long as that; whether one ended.
 
         Raises:
             AdaptInfError: it failed.
         """
-        ended = connection.wait([hand.process.sentinel for hand in self._hands])
+        ended = connection.wait([hand.process.sentinel for hand in self._hands], seconds)
         for hand in [hand for hand in self._hands if hand.process.sentinel in ended]:
             hand.process.join()
             self._hands.remove(hand)
             if hand.process.exitcode:
                 raise _fault(hand)
+        return bool(ended)
 
 
 def _work(task: Task, store: Store, cores: set[int], say: Connection) -> None:

@@ -37,18 +37,18 @@ class Pace:
                 )
 
     def _left(self) -> str:
-        seconds = 0.0
-        for walk in self._walks:
-            for step in walk.steps[len(walk.results) :]:
-                seconds += self._typical(step.stage.name, step.round_id)
-        minutes = seconds / self._jobs / 60
+        ahead = [step for walk in self._walks for step in walk.steps[len(walk.results) :]]
+        times = [self._typical(step.stage.name, step.round_id) for step in ahead]
+        if None in times:
+            return "time left not known yet"
+        minutes = sum(filter(None, times)) / self._jobs / 60
         if minutes < 1:
             return "less than a minute left"
         return f"about {minutes:.0f} min left" if minutes < 90 else f"about {minutes / 60:.1f} h left"
 
-    def _typical(self, stage: str, round_id: str) -> float:
-        """The mean of that stage in that round, or else in any."""
+    def _typical(self, stage: str, round_id: str) -> float | None:
+        """The mean of that stage in that round, or else in any; None where it has not run yet."""
         known = self._seconds.get((stage, round_id)) or [
             second for (name, _), seconds in self._seconds.items() if name == stage for second in seconds
         ]
-        return sum(known) / len(known) if known else 0.0
+        return sum(known) / len(known) if known else None

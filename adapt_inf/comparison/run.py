@@ -25,6 +25,8 @@ from adapt_inf.errors import AdaptInfError
 from adapt_inf.project import Project
 from adapt_inf.stages.runner import WORKINGS
 
+_QUIET_SECONDS = 60.0  # without a word
+
 Tell = Callable[[str], None]
 
 
@@ -92,7 +94,8 @@ def run(project: Project, plan: Plan, jobs: int, tell: Tell) -> list[Walk]:
         with Hands(store, jobs) as hands:
             while open_ones or hands.busy:
                 _hand_out(open_ones, store, benches, hands)
-                hands.wait()
+                if not hands.wait(_QUIET_SECONDS):
+                    tell(f"  at work: {hands.doing()}")
                 for walk in open_ones:
                     before = len(walk.results)
                     walk.advance(store)
