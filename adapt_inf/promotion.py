@@ -20,10 +20,10 @@ from adapt_inf.errors import RoundError
 from adapt_inf.history import Move
 from adapt_inf.lineage import Round
 from adapt_inf.project import BASE, Project
+from adapt_inf.review.round_files import RoundFiles
 from adapt_inf.tracking import moves as tracked_moves
 from adapt_inf.tracking import rounds as tracked
 from adapt_inf.tracking.outbox import HEAD, tell
-from adapt_inf.tracking.reports import RoundFiles
 from adapt_inf.writer import writer_lock
 
 PASSED, FAILED, WAITING, PROMOTED, DECLINED = "passed", "failed", "waiting", "promoted", "declined"

@@ -12,7 +12,7 @@ import yaml
 
 from adapt_inf.files import write_json, write_parquet, write_text
 from adapt_inf.project import Project
-from adapt_inf.tracking.reports import RoundFiles
+from adapt_inf.review.round_files import RoundFiles
 
 EXPERTS = ("perplexity", "el2n", "entropy", "grand", "image_grounding")
 SKILLS = {

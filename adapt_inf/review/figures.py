@@ -10,10 +10,10 @@ import numpy as np
 from adapt_inf.config import load_params
 from adapt_inf.project import BASE
 from adapt_inf.review.answers import Skill
+from adapt_inf.review.round_files import total
 from adapt_inf.review.tables import Review, score_of
 from adapt_inf.review.words import count, new_skills, score
 from adapt_inf.stages.runner import STAGES
-from adapt_inf.tracking.reports import total
 
 _ROWS = 80  # of a table by skill; beyond that the largest
 

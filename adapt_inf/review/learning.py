@@ -7,9 +7,9 @@ from typing import Any
 from adapt_inf.evaluation.figures import RARE_SHARE
 from adapt_inf.review.charts import Line, heat_map, line_chart
 from adapt_inf.review.picture import Picture
+from adapt_inf.review.round_files import matrix_table
 from adapt_inf.review.svg import BLUE, COLOURS, ORANGE, Panel
 from adapt_inf.review.tables import MOST_ROUNDS, Review
-from adapt_inf.tracking.reports import matrix_table
 
 NOTABLE = 0.05  # a change of a score that is worth a word
 _LINES = 8  # in a panel: as many as there are colours

@@ -29,8 +29,10 @@ PICTURES: dict[str, Callable[[Review], Picture | None]] = {
 
 
 def write_pictures(project: Project, round_id: str, pictures: dict[str, Picture]) -> list[Path]:
-    """Write each to rounds/<round>/pictures/<name>.svg."""
+    """Write each to rounds/<round>/pictures/<name>.svg, and leave no other there."""
     folder = project.round(round_id) / "pictures"
+    for old in set(folder.glob("*.svg")) - {folder / f"{name}.svg" for name in pictures}:
+        old.unlink()
     paths = []
     for name, picture in pictures.items():
         path = folder / f"{name}.svg"

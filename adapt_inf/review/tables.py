@@ -16,9 +16,9 @@ from adapt_inf.data.manifest import MANIFEST, candidates, read_manifest
 from adapt_inf.errors import StageInputError
 from adapt_inf.files import read_json
 from adapt_inf.project import BASE, Project
+from adapt_inf.review.round_files import COUNTS, RoundFiles
 from adapt_inf.stages.context import StageContext
 from adapt_inf.stages.runner import STAGES
-from adapt_inf.tracking.reports import COUNTS, RoundFiles
 
 MOST_ROUNDS = 40  # of a line that are shown; beyond that the latest ones
 

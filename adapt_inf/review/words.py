@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from adapt_inf.review.round_files import total
 from adapt_inf.review.tables import Review
-from adapt_inf.tracking.reports import total
 
 _LISTED = 6  # skills named before the rest is counted
 

@@ -1,1 +1,1 @@
-"""What a person sees of a round: MLflow, pictures, tables."""
+"""What MLflow holds of a project, and the tables that the terminal shows."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from adapt_inf.project import Project
-from adapt_inf.tracking.reports import ancestry, round_number
+from adapt_inf.review.round_files import ancestry, round_number
 from adapt_inf.tracking.rounds import MODEL_NOTE, ensure_model, runs_of
 from adapt_inf.tracking.store import (
     KIND,

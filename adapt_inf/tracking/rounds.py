@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 from adapt_inf.config import load_params
 from adapt_inf.files import folder_digest
 from adapt_inf.project import Project
-from adapt_inf.tracking.describe import round_note
-from adapt_inf.tracking.reports import (
+from adapt_inf.review.round_files import (
     FIGURES,
     RoundFiles,
     matrix_table,
     round_number,
     selector_table,
 )
+from adapt_inf.tracking.describe import round_note
 from adapt_inf.tracking.store import (
     KIND,
     NOTE,

@@ -15,11 +15,11 @@ from adapt_inf import history, lineage, versions
 from adapt_inf.config import load_params
 from adapt_inf.lineage import Round
 from adapt_inf.project import Project
+from adapt_inf.review.round_files import ancestry
 from adapt_inf.stages.runner import STAGES, stage_outcome
 from adapt_inf.tracking import rounds as tracked
 from adapt_inf.tracking.moves import show_moves
 from adapt_inf.tracking.outbox import HEAD, attempt, strike_off, untracked
-from adapt_inf.tracking.reports import ancestry
 from adapt_inf.tracking.store import connect
 from adapt_inf.tracking.timeline import log_timeline
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapt_inf.files import fingerprint
 from adapt_inf.project import Project
-from adapt_inf.tracking.reports import COUNTS, FIGURES, round_number
+from adapt_inf.review.round_files import COUNTS, FIGURES, round_number
 from adapt_inf.tracking.store import KIND, NOTE, Store, connect, find_runs, now_ms, skill_key, write
 from adapt_inf.tracking.summary import lineage_table
 

@@ -1,6 +1,6 @@
-"""What a round left on disk, as tracking reads it.
+"""The JSON that a round left on disk, and its tables.
 
-A file that is not there reads as empty: a round that failed is tracked as far as it came.
+A file that is not there reads as empty: a round that failed is shown and tracked as far as it came.
 """
 
 from __future__ import annotations
