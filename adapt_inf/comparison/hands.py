@@ -21,6 +21,7 @@ from multiprocessing.context import ForkProcess
 from adapt_inf.comparison.store import Store
 from adapt_inf.comparison.work import LOG, Task, perform
 from adapt_inf.errors import AdaptInfError
+from adapt_inf.files import room_for
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h: have the kernel end this process with its parent
 _SHOWN_LINES = 8  # of the log of a process that failed
@@ -80,8 +81,8 @@ class Hands:
         """Who works on what, in words."""
         return "; ".join(f"{hand.who} {hand.task.round_id} {hand.task.stage.name}" for hand in self._hands)
 
-    def wait(self, seconds: float | None = None) -> bool:
-        """Until a process ends, or as long as that; whether one ended.
+    def wait(self, seconds: float | None = None) -> None:
+        """Until a process ends, or as long as that.
 
         Raises:
             AdaptInfError: it failed.
@@ -92,7 +93,6 @@ class Hands:
             self._hands.remove(hand)
             if hand.process.exitcode:
                 raise _fault(hand)
-        return bool(ended)
 
 
 def _work(task: Task, store: Store, cores: set[int], say: Connection) -> None:
@@ -104,7 +104,8 @@ def _work(task: Task, store: Store, cores: set[int], say: Connection) -> None:
     os.dup2(log, sys.stdout.fileno())
     os.dup2(log, sys.stderr.fileno())
     try:
-        perform(task, store)
+        with room_for(task.bench):
+            perform(task, store)
     except AdaptInfError as error:
         say.send_bytes(json.dumps([error.message, error.mend]).encode())
         os._exit(1)

