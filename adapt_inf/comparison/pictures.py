@@ -10,7 +10,6 @@ import numpy as np
 from adapt_inf.comparison.figures import FIGURES, Outcome, Row
 from adapt_inf.comparison.plan import Variant
 from adapt_inf.comparison.statistics import Mean, mean_of
-from adapt_inf.comparison.table import HEADINGS
 from adapt_inf.files import write_text
 from adapt_inf.review import svg
 from adapt_inf.review.charts import nice_ticks, number
@@ -72,7 +71,7 @@ def bar_panel(name: str, bars: Sequence[tuple[str, Mean | None, str]]) -> Panel:
     ]
     ticks = nice_ticks(min([0.0, *ends]), max([0.0, *ends]), 4)
     low, scale, foot = min(ticks), inner / (max(ticks) - min(ticks)), top + step * len(bars)
-    parts = [svg.text(2, 16, HEADINGS[name], size=13, bold=True)]
+    parts = [svg.text(2, 16, name.replace("_", " "), size=13, bold=True)]
     for tick in ticks:
         x = left + (tick - low) * scale
         parts += [

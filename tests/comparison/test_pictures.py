@@ -27,7 +27,7 @@ def test_every_strategy_stands_in_every_picture(tmp_path: Path) -> None:
     assert [path.name for path in paths] == ["figures.svg", "average_accuracy.svg", "forgetting.svg"]
     for path in paths:
         assert {"adapt_inf", "random"} <= set(_words(path))
-    assert "rel. gain" not in _words(paths[0])  # nobody has one
+    assert "relative gain" not in _words(paths[0])  # nobody has one
     again = write_pictures(tmp_path / "again", rows(found), found)
     assert [path.read_bytes() for path in again] == [path.read_bytes() for path in paths]
 
