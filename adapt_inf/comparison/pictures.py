@@ -29,7 +29,7 @@ def write_pictures(folder: Path, rows: Sequence[Row], outcomes: Sequence[Outcome
         variants = list(dict.fromkeys(row.variant for row in rows))
         drawn[name] = (
             f"{title}, with 95% intervals over the seeds",
-            [curve_panel(_words(variant) or title, *curves(outcomes, variant, name), colours) for variant in variants],
+            [curve_panel(_words(variant), *curves(outcomes, variant, name), colours) for variant in variants],
         )
     paths = []
     for name, (title, panels) in drawn.items():
