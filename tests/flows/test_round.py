@@ -10,7 +10,6 @@ from machine import Machine, copy_project
 from mlflow.tracking import MlflowClient
 
 from adapt_inf import lineage
-from adapt_inf.config import set_values
 from adapt_inf.drop_queue import refused_drops
 from adapt_inf.files import folder_digest, read_json
 from adapt_inf.project import Project
@@ -148,15 +147,3 @@ def test_a_drop_with_no_good_sample_changes_nothing(machine: Machine, two_rounds
     assert lineage.head(project) == "r002"
     assert "broken" in refused_drops(project)
     assert "Nothing to do" in machine.run("adapt-inf", "round", cwd=project.root).stdout
-
-
-def test_another_strategy_runs_through(machine: Machine, new_project: Project, tmp_path: Path) -> None:
-    project = copy_project(new_project, tmp_path / "sequential")
-    shutil.rmtree(project.drop("second"))
-    text = project.params_file.read_text(encoding="utf-8")
-    project.params_file.write_text(set_values(text, {"select.strategy": "sequential"}), encoding="utf-8")
-    machine.run("adapt-inf", "round", cwd=project.root)
-    (entry,) = machine.lineage(project)
-    assert entry["strategy"] == "sequential"
-    selected = pd.read_parquet(project.output("r001", "select") / "selected.parquet")
-    assert set(selected["sample_id"].str.split("/").str[0]) == {"first"}

@@ -1,19 +1,23 @@
-"""A round whose MLflow is not there ends well; `adapt-inf track` sends all of it later, once."""
+"""A round whose MLflow is not there ends well; `adapt-inf track` sends all of it later, once.
+
+It is the round of another strategy, too: one that needs no expert.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
 import pytest
 from machine import Machine, copy_project
 from mlflow.tracking import MlflowClient
 
 from adapt_inf import lineage
 from adapt_inf.cli import main
+from adapt_inf.config import set_values
 from adapt_inf.project import Project
 from adapt_inf.stages.runner import STAGES
 from adapt_inf.tracking import outbox
@@ -25,16 +29,6 @@ class Untracked(Machine):
 
     def environment(self) -> dict[str, str]:
         return super().environment() | {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1"}
-
-
-def take_back(project: Project) -> None:
-    """Undo r002, whose stages DVC remembers, and forget what MLflow was told."""
-    shutil.rmtree(project.round("r002"))
-    lineage.move_head(project, "r001")
-    history = project.rounds / "history.jsonl"
-    history.write_text(history.read_text().splitlines(keepends=True)[0])
-    os.unlink(project.root / "mlflow.db")
-    shutil.rmtree(project.root / "mlartifacts")
 
 
 def in_mlflow(project: Project) -> dict[str, Any]:
@@ -53,16 +47,25 @@ def in_mlflow(project: Project) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def project(two_rounds: Project, machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """r002 run on r001 again, with MLflow away."""
-    project = copy_project(two_rounds, tmp_path_factory.mktemp("untracked") / "done")
-    take_back(project)
+def project(new_project: Project, machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A round by strategy `sequential`, with MLflow away."""
+    project = copy_project(new_project, tmp_path_factory.mktemp("untracked") / "done")
+    shutil.rmtree(project.drop("second"))
+    text = project.params_file.read_text(encoding="utf-8")
+    project.params_file.write_text(set_values(text, {"select.strategy": "sequential"}), encoding="utf-8")
     done = Untracked(machine.home).run("adapt-inf", "round", cwd=project.root)
     said = [line for line in done.stderr.splitlines() if "MLflow" in line]
     assert len(said) == 1
-    assert "MLflow has not got r002, moves of the head (MLflow at http://127.0.0.1:1 does not answer" in said[0]
+    assert "MLflow has not got r001, moves of the head (MLflow at http://127.0.0.1:1 does not answer" in said[0]
     assert said[0].endswith("`adapt-inf track` sends it later.")
     return project
+
+
+def test_another_strategy_runs_through(project: Project) -> None:
+    (record,) = lineage.rounds(project)
+    assert record.strategy == "sequential"
+    selected = pd.read_parquet(project.output("r001", "select") / "selected.parquet")
+    assert set(selected["sample_id"].str.split("/").str[0]) == {"first"}
 
 
 def run(capsys: pytest.CaptureFixture[str], project: Project, *arguments: str) -> str:
@@ -74,12 +77,12 @@ def run(capsys: pytest.CaptureFixture[str], project: Project, *arguments: str) -
 def test_the_round_has_ended_and_status_says_what_mlflow_misses(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    record = lineage.read_round(project, "r002")
-    assert (record.status, record.model_version, lineage.head(project)) == ("finished", None, "r002")
-    assert list(json.loads(run(capsys, project, "status", "--json"))["untracked"]) == ["r002", "head"]
-    assert "untracked r002: MLflow at http://127.0.0.1:1 does not answer" in run(capsys, project, "status")
+    record = lineage.read_round(project, "r001")
+    assert (record.status, record.model_version, lineage.head(project)) == ("finished", None, "r001")
+    assert list(json.loads(run(capsys, project, "status", "--json"))["untracked"]) == ["r001", "head"]
+    assert "untracked r001: MLflow at http://127.0.0.1:1 does not answer" in run(capsys, project, "status")
     assert not (project.root / "mlflow.db").exists()
-    assert "Passed its gate" in (project.round("r002") / "report.html").read_text()
+    assert "Passed its gate" in (project.round("r001") / "report.html").read_text()
 
 
 def test_track_sends_it_once(
@@ -90,21 +93,20 @@ def test_track_sends_it_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert run(capsys, project, "track").startswith("Sent r001, r002; ")
+    assert run(capsys, project, "track").startswith("Sent r001; ")
     found = in_mlflow(project)
-    stages = {f"{round_id} {stage}" for round_id in ("r001", "r002") for stage in STAGES}
-    others = {"r001 first", "r002 second", "timeline base to r002", "moves of the head"}
+    stages = {f"r001 {stage}" for stage in STAGES}
+    others = {"r001 first", "timeline base to r001", "moves of the head"}
     assert set(found) == stages | others | {"aliases", "commits"}
     assert all(len(found[name]) == 1 and found[name][0][0] == "FINISHED" for name in stages | others)
-    assert found["aliases"] == {"champion": "r002", "previous": "r001"}
-    commit = machine.run("git", "rev-list", "-n1", "round/r002", cwd=project.root).stdout.strip()
-    assert found["commits"]["r002"] == commit
-    expected = in_mlflow(two_rounds)
-    assert {name: found[name] for name in others} == {name: expected[name] for name in others}
-    assert lineage.read_round(project, "r002").model_version == 2
+    assert found["aliases"] == {"champion": "r001"}
+    commit = machine.run("git", "rev-list", "-n1", "round/r001", cwd=project.root).stdout.strip()
+    assert found["commits"] == {"r001": commit}
+    assert found["r001 first"] == in_mlflow(two_rounds)["r001 first"]  # as many points as one that was logged at once
+    assert lineage.read_round(project, "r001").model_version == 1
     assert machine.run("git", "status", "--porcelain", cwd=project.root).stdout == ""
     assert json.loads(run(capsys, project, "status", "--json"))["untracked"] == {}
-    assert run(capsys, project, "track", "r002").startswith("No round was missing; ")
+    assert run(capsys, project, "track", "r001").startswith("No round was missing; ")
     assert in_mlflow(project) == found
 
 
@@ -113,10 +115,10 @@ def test_a_move_is_made_without_mlflow_and_sent_later(
 ) -> None:
     monkeypatch.setattr(outbox, "_failed", {})
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
-    moved = run(capsys, project, "rollback", "r001")
-    assert "Head and champion moved from r002 to r001" in moved
+    moved = run(capsys, project, "rollback", "base")
+    assert "Head and champion moved from r001 to base" in moved
     assert "MLflow has not got moves of the head" in moved
-    assert lineage.head(project) == "r001"
+    assert lineage.head(project) == "base"
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     run(capsys, project, "track")
-    assert in_mlflow(project)["aliases"] == {"champion": "r001", "previous": "r002"}
+    assert in_mlflow(project)["aliases"] == {"previous": "r001"}
