@@ -63,7 +63,7 @@ def _fill(folder: Path, name: str, count: int, tombstone: int | None) -> None:
             "sample_id": sample.sample_id,
             "drop": name,
             "skill": sample.skill,
-            "round": "base",
+            "round": "base" if tombstone is not None else ROUND,
             "shard": shard,
             "row": row,
             "n_images": len(sample.images),

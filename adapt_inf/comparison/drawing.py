@@ -32,19 +32,27 @@ _PART = 256  # samples read at a time
 
 
 def read(ctx: StageContext) -> dict[str, Any]:
-    """Write rounds/<round>/sketch/faults.parquet, as the sketch pass does, and nothing else there."""
+    """Write rounds/<round>/sketch/faults.parquet, as the sketch pass does, and nothing else there.
+
+    Only the drop is read where the parent round left a list: what it holds of the pool stays true, for all models of a
+    lineage read alike.
+    """
     frame = candidates(ctx)
+    before = ctx.project.output(ctx.parent, "sketch") / FAULTS_FILE
+    known = pd.read_parquet(before) if before.is_file() else None
+    unread = frame if known is None else frame[frame["round"] == ctx.round].reset_index(drop=True)
     vlm = load_vlm(ctx.project.output(BASE, "model"), device="auto")
-    store = SampleStore(frame)
-    faults: list[tuple[str, str]] = []
-    with progress("read", len(frame)) as bar:
-        for start, stop in spans(len(frame), _PART):
-            found = encode_readable(vlm, store.samples(start, stop))
-            faults += [(item.sample_id, item.problem) for item in found if isinstance(item, SampleError)]
+    store = SampleStore(unread)
+    found: list[tuple[str, str]] = []
+    with progress("read", len(unread)) as bar:
+        for start, stop in spans(len(unread), _PART):
+            read = encode_readable(vlm, store.samples(start, stop))
+            found += [(item.sample_id, item.problem) for item in read if isinstance(item, SampleError)]
             bar.update(stop - start)
+    faults = pd.concat([known, pd.DataFrame(found, columns=["sample_id", "fault"], dtype="str")], ignore_index=True)
     with ctx.output("sketch", []) as out:
-        write_parquet(out / FAULTS_FILE, pd.DataFrame(faults, columns=["sample_id", "fault"], dtype="str"))
-    return {"samples": len(frame), "unreadable": len(faults)}
+        write_parquet(out / FAULTS_FILE, faults)
+    return {"samples": len(frame), "read": len(unread), "unreadable": len(faults)}
 
 
 def draw(ctx: StageContext) -> dict[str, Any]:

@@ -74,14 +74,19 @@ def read_pipeline(path: Path) -> dict[str, Stage]:
 _MEND = "Take back the file that `adapt-inf init` writes."
 
 
-def stages_for(pipeline: Mapping[str, Stage], params: Params) -> list[Stage]:
-    """The stages that a round with these parameters needs, in order."""
+def stages_for(pipeline: Mapping[str, Stage], params: Params, parent: str) -> list[Stage]:
+    """The stages that a round with these parameters needs, in order.
+
+    Args:
+        parent: the round's; what an earlier one read need not be read again.
+    """
     stages = list(pipeline.values())
     if needs_sketches(params):
         return stages
     ingest, select = pipeline["ingest"], pipeline["select"]
     pool = "rounds/${parent}/pool"
-    read = Stage(READ, (ingest.out, pool, BASE_MODEL), (), pipeline["sketch"].out)
+    known = () if parent == BASE else (pipeline["sketch"].out.replace("${round}", "${parent}"),)
+    read = Stage(READ, (ingest.out, pool, BASE_MODEL, *known), (), pipeline["sketch"].out)
     draw = Stage(DRAW, (ingest.out, pool, read.out), select.params, select.out)
     needed = [ingest, read, draw, pipeline["prune"], pipeline["train"], pipeline["evaluate"]]
     missing = {pipeline["sketch"].out, pipeline["cluster"].out, pipeline["score"].out}

@@ -39,7 +39,7 @@ class Walk:
             Step(f"r{number:03d}", parent, drop, stage.of(round=f"r{number:03d}", parent=parent, drop=drop))
             for number, drop in enumerate(plan.drops, start=1)
             for parent in [f"r{number - 1:03d}" if number > 1 else BASE]
-            for stage in stages_for(pipeline, params)
+            for stage in stages_for(pipeline, params, parent)
         ]
         self.results: list[Result] = []
         self._made = {step.stage.out: at for at, step in enumerate(self.steps)}

@@ -16,7 +16,7 @@ from adapt_inf.data.manifest import candidates
 from adapt_inf.data.samples import Sample
 from adapt_inf.data.shards import read_shard, write_shard
 from adapt_inf.errors import ConfigError
-from adapt_inf.files import read_json
+from adapt_inf.files import read_json, write_parquet
 from adapt_inf.stages import cluster, score, select, sketch
 from adapt_inf.stages.context import StageContext
 
@@ -56,7 +56,7 @@ def test_the_same_samples_are_drawn(scored: StageContext, tmp_path: Path, strate
     other = replace(ctx, project=context(tmp_path / "other").project)
     for name in ("sketch", "cluster", "score", "select"):
         shutil.rmtree(other.project.output(ctx.round, name))
-    assert drawing.read(other) == {"samples": 33, "unreadable": 2}
+    assert drawing.read(other) == {"samples": 33, "read": 33, "unreadable": 2}
     faults = pd.read_parquet(other.input("sketch") / "faults.parquet")
     pd.testing.assert_frame_equal(faults, pd.read_parquet(scored.input("sketch") / "faults.parquet"))
     report = drawing.draw(other)
@@ -64,6 +64,17 @@ def test_the_same_samples_are_drawn(scored: StageContext, tmp_path: Path, strate
     assert pd.read_parquet(other.input("select") / "selected.parquet")["sample_id"].tolist() == chosen
     drawn = read_json(other.input("select") / "selectors.json")
     assert drawn == {name: shares[name] for name in drawn}
+
+
+def test_what_the_parent_read_is_not_read_again(scored: StageContext, tmp_path: Path) -> None:
+    shutil.copytree(scored.project.root, tmp_path / "other")
+    ctx = replace(scored, project=context(tmp_path / "other").project)
+    faults = pd.read_parquet(ctx.input("sketch") / "faults.parquet")
+    shutil.rmtree(ctx.input("sketch"))
+    left = ctx.project.output("base", "sketch") / "faults.parquet"
+    write_parquet(left, faults[faults["sample_id"].str.startswith("old/")])
+    assert drawing.read(ctx) == {"samples": 33, "read": 20, "unreadable": 2}
+    pd.testing.assert_frame_equal(pd.read_parquet(ctx.input("sketch") / "faults.parquet"), faults)
 
 
 def test_a_budget_that_is_none_is_named(scored: StageContext) -> None:

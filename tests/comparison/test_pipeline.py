@@ -59,18 +59,21 @@ def test_stages_that_change_nothing_are_left_out(
 ) -> None:
     params = replace(Params(), select=Select(strategy=strategy), prune=Prune(pool_cap=cap))
     assert needs_sketches(params) == sketches
-    found = [stage.of(**NAMES) for stage in stages_for(read_pipeline(dvc_yaml), params)]
+    found = [stage.of(**NAMES) for stage in stages_for(read_pipeline(dvc_yaml), params, "r001")]
     if sketches:
         assert found == [stage.of(**NAMES) for stage in read_pipeline(dvc_yaml).values()]
         return
     assert [stage.name for stage in found] == ["ingest", "read", "draw", "prune", "train", "evaluate"]
     made = {
         "drops/shapes",
+        "rounds/r001/sketch",
         *(f"rounds/{at}/{name}" for at in ("r001", "base") for name in ("pool", "model", "evaluate")),
     }
     for stage in found:  # each reads only what those before it wrote
         assert set(stage.deps) <= made
         made.add(stage.out)
+    first = stages_for(read_pipeline(dvc_yaml), params, "base")[1].of(round="r001", parent="base", drop="shapes")
+    assert (first.name, first.deps) == ("read", ("rounds/r001/ingest", "rounds/base/pool", "rounds/base/model"))
 
 
 def test_a_name_follows_from_what_the_stage_depends_on_and_nothing_else(dvc_yaml: Path) -> None:
