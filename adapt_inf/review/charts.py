@@ -10,7 +10,8 @@ from adapt_inf.review import svg
 from adapt_inf.review.svg import Panel
 
 _CELL = (50.0, 24.0)
-_LABELS = 190.0  # widest column of names
+_LABELS = 200.0  # widest column of names
+_DARK_CELL = 0.66  # of the way to the deepest colour, from where on white stands out better than ink
 _PALE, _DEEP = (238, 242, 246), (18, 79, 140)  # ends of a heat map's colours
 
 
@@ -65,7 +66,7 @@ def heat_map(
         corner: what the rows are.
     """
     heads = [column.replace("_", " ").split(" ", 1) for column in columns]
-    cell_width = max(_CELL[0], 6 + max((svg.text_width(word, 11) for head in heads for word in head), default=0))
+    cell_width = max(_CELL[0], 4 + max((svg.text_width(word, 10) for head in heads for word in head), default=0))
     names = [svg.cut(row, _LABELS) for row in rows]
     left = 12 + max((svg.text_width(name) for name in [*names, corner]), default=0)
     top = 18.0 + 13 * max((len(head) for head in heads), default=1)
@@ -73,7 +74,7 @@ def heat_map(
     for column, head in enumerate(heads):
         for place, word in enumerate(reversed(head)):
             middle = left + (column + 0.5) * cell_width
-            parts.append(svg.text(middle, top - 8 - 13 * place, word, anchor="middle", size=11, kind="m"))
+            parts.append(svg.text(middle, top - 8 - 13 * place, word, anchor="middle", size=10, kind="m"))
     for row, (name, full, cells) in enumerate(zip(names, rows, values, strict=True)):
         y = top + row * _CELL[1]
         parts.append(svg.text(left - 8, y + 16, name, anchor="end"))
@@ -85,7 +86,7 @@ def heat_map(
             share = min(1.0, max(0.0, (value - low) / (high - low))) if high > low else 0.5
             about = f"{full}, {columns[column]}: {value:.3f}"
             parts.append(svg.rect(x + 1, y + 1, cell_width - 2, _CELL[1] - 2, _shade(share), about))
-            ink = "#ffffff" if share > 0.5 else "#1d2733"
+            ink = "#ffffff" if share > _DARK_CELL else "#1d2733"
             parts.append(svg.text(x + cell_width / 2, y + 16, f"{value:.2f}", anchor="middle", size=11, fill=ink))
     for row, column in framed:
         x, y = left + column * cell_width + 1.5, top + row * _CELL[1] + 1.5

@@ -17,6 +17,7 @@ COLOURS = (BLUE, ORANGE, GREEN, PINK, "#c99700", "#4bb0dd", "#8a63c9", "#8b8f96"
 
 _SIZE = 12.0  # of text, in pixels
 _MARGIN = 14
+_LETTER = 0.61  # of its size: how wide a letter is on average in the widest of the fonts, DejaVu Sans
 _LEAST = 0.85  # of its size to which a narrow page may shrink a panel; beyond that it is moved sideways
 
 # Ink, muted ink, lines, the ground and a weak fill, as the reader's system wants them.
@@ -156,7 +157,7 @@ def legend(x: float, y: float, entries: Sequence[tuple[str, str]], width: float)
 def text_width(words: str, size: float = _SIZE) -> float:
     """About how many pixels a line of text takes."""
     wide = sum(1.75 if unicodedata.east_asian_width(letter) in "WF" else 1.0 for letter in words)
-    return wide * 0.57 * size
+    return wide * _LETTER * size
 
 
 def cut(words: str, width: float, size: float = _SIZE) -> str:
