@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -20,10 +21,15 @@ def main(arguments: list[str] | None = None) -> int:
     set_environment()
     try:
         with room_for(getattr(options, "project", None) or Path.cwd()):
-            return options.run(options) or 0
+            status = options.run(options) or 0
+            sys.stdout.flush()
+            return status
     except AdaptInfError as error:
         print(f"adapt-inf: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # `| head` has read enough; what is left in the buffer must not fail at the end, too
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("\nadapt-inf: stopped. The same command begins anew or goes on.", file=sys.stderr)
         return 130

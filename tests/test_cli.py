@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from adapt_inf.cli import main
+from adapt_inf.project import Project
 
 
 def test_help_needs_no_heavy_import() -> None:
@@ -39,3 +40,14 @@ def test_init_refuses_a_folder_that_is_not_empty(tmp_path: Path, capsys: pytest.
     (tmp_path / "file").touch()
     assert main(["init", str(tmp_path)]) == 1
     assert "is not empty" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_read_enough_is_no_fault(two_rounds: Project) -> None:
+    with subprocess.Popen(
+        ["adapt-inf", "lineage", "--json"], cwd=two_rounds.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
