@@ -89,5 +89,12 @@ def _once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[P
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whole rounds first: the quick tests then even out what the worker processes have to do."""
-    slow = ("tests/faults/", "tests/flows/", "tests/test_sharing", "tests/test_room", "tests/test_planning")
+    slow = (
+        "tests/faults/",
+        "tests/flows/",
+        "tests/comparison/test_compare",
+        "tests/test_sharing",
+        "tests/test_room",
+        "tests/test_planning",
+    )
     items.sort(key=lambda item: not item.nodeid.startswith(slow))

@@ -56,18 +56,15 @@ def _compare(options: argparse.Namespace) -> None:
             check_sources(project, plan)
             walks = run.run(project, plan, _jobs(options), lambda line: print(line, file=sys.stderr, flush=True))
     outcomes = figures.outcomes(figures.read_rounds(walks, run.store_of(project)))
-    found = figures.rows(outcomes)
-    result, text = table.as_json(plan, found, outcomes), table.comparison_text(plan, found)
+    rows = figures.rows(outcomes)
+    result, text = table.as_json(plan, rows, outcomes), table.comparison_text(plan, rows)
     print(json.dumps(result, indent=2, ensure_ascii=False) if options.json else text, flush=True)
     if not options.so_far:
         write_json(folder / "results.json", result)
-        pictures = write_pictures(folder / "pictures", found, outcomes)
-        why = attempt(project, lambda: log_comparison(project, folder, plan, found, outcomes, text))
+        write_pictures(folder / "pictures", rows, outcomes)
+        why = attempt(project, lambda: log_comparison(project, folder, plan, rows, outcomes, text))
         told = "MLflow has it, too." if why is None else f"MLflow has not got it ({why}): the same command sends it."
-        print(
-            f"\n{folder / 'results.json'} has every round of every seed, {pictures[0].parent} the pictures. {told}",
-            file=sys.stderr,
-        )
+        print(f"\n{folder} has every round of every seed, and the pictures. {told}", file=sys.stderr)
 
 
 def _plan(project: Project, folder: Path, options: argparse.Namespace) -> Plan:
