@@ -193,10 +193,13 @@ Target = tuple[str, str]  # a round and a stage of it
 
 
 class Watch:
-    """What has happened in a lineage since the command began."""
+    """What has happened in a lineage since the command began.
 
-    def __init__(self, top: psutil.Process, project: Project, *, served: bool) -> None:
-        self.top, self.project, self.served = top, project, served
+    `grace`: how many times longer than usual it is left alone: a stage that is killed at every start would never end.
+    """
+
+    def __init__(self, top: psutil.Process, project: Project, *, served: bool, grace: float) -> None:
+        self.top, self.project, self.served, self.grace = top, project, served, grace
         self.outputs = outputs(project)
 
     def ended(self) -> bool:
@@ -244,7 +247,7 @@ def kill_one(watch: Watch, rng: np.random.Generator, tally: Tally, target: Targe
             return False
         assert time.monotonic() < until, f"{watch.project.root} does not move"
         time.sleep(0.005)
-    time.sleep(rng.uniform(0, {"start": 8.0, "stage": 5.0, "work": 0.3, "between": 2.0}[moment]))
+    time.sleep(watch.grace * rng.uniform(0, {"start": 8.0, "stage": 5.0, "work": 0.3, "between": 2.0}[moment]))
     candidates = []
     for process in tree(watch.top):
         with suppress(psutil.Error, IndexError, ValueError):
@@ -298,7 +301,7 @@ def run_disturbed(
             command = ["adapt-inf", "round"]  # a stage was killed as often as it is retried: a person says go on
         with started(machine, project, command) as process:
             while process.poll() is None and not _finished(project):
-                watch = Watch(psutil.Process(process.pid), project, served="serve" in command)
+                watch = Watch(psutil.Process(process.pid), project, served="serve" in command, grace=1 + idle / 4)
                 if watch.waits():
                     break
                 if kills is None:
