@@ -60,11 +60,11 @@ def two_rounds(tmp_path_factory: pytest.TempPathFactory, machine: Machine, new_p
     """The same project after both rounds; tests that change it put things back."""
 
     def make(home: Path) -> None:
-        project = copy_project(new_project, home / "done")
+        project = copy_project(new_project, home / "project")
         machine.run("adapt-inf", "round", cwd=project.root)
 
-    done = Project(_once(tmp_path_factory, "ran", make) / "done")
-    return copy_project(done, machine.home / "done")
+    done = Project(_once(tmp_path_factory, "ran", make) / "project")
+    return copy_project(done, machine.home / "project")
 
 
 @pytest.fixture(scope="session")

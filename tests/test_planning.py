@@ -42,7 +42,7 @@ def test_counts_are_those_of_the_round(plan: dict[str, Any], report: dict[str, d
     assert said["prune"] == (counted["prune"]["candidates"], counted["prune"]["live"])
     assert said["train"] == (counted["train"]["samples"], counted["train"]["steps"] * 8)
     assert said["evaluate"] == (counted["evaluate"]["samples"],) * 2
-    assert [plan[key] for key in ("round", "parent", "drop", "strategy")] == ["r003", "r002", "third", "adapt_inf"]
+    assert [plan[key] for key in ("round", "parent", "drop", "strategy")] == ["r003", "base", "third", "adapt_inf"]
 
 
 def test_time_memory_and_disk_are_of_the_right_size(

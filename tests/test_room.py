@@ -40,7 +40,7 @@ def test_after_gc_all_verifies_the_next_round_trains_and_every_round_can_be_roll
     assert [each["ok"] for each in facts["verify"]["rounds"]] == [True] * 3
     assert [(each["round"], each["parent"], each["status"]) for each in facts["lineage"][0]][-1] == (
         "r003",
-        "r002",
+        "base",
         "finished",
     )
     project = copy_project(Project(third_round / "project"), tmp_path / "project")

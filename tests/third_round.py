@@ -1,4 +1,4 @@
-"""Two rounds pushed, thinned out by gc and gone on from, here and in a second clone: made once for many tests."""
+"""Two rounds pushed, thinned out by gc, a third beside them, here and in a second clone: made once for many tests."""
 
 from __future__ import annotations
 
@@ -10,36 +10,58 @@ from typing import Any
 from machine import Machine, copy_project
 from make_drop import make_drop
 
+from adapt_inf import lineage
+from adapt_inf.config import set_values
 from adapt_inf.files import read_json, write_json
 from adapt_inf.project import Project
 
 FACTS = "facts.json"
+WHY = ("both forgot colours", "fine by me")
 
 
 def make_third_round(machine: Machine, two_rounds: Project, home: Path) -> None:
-    """Fill `home`: `project` and `clone`, both with a round r003 on r002; `store`, their remote; `third`, the drop.
+    """Fill `home`: `project` and `clone`, both with a round r003 on the base; `store`, their remote; `third`, the drop.
 
-    facts.json has what `plan` and `gc` said before that round, and what `du` said before and after gc.
+    facts.json has what `plan` and `gc` said before that round, what `du` said before and after gc, and under "told"
+    what the commands printed in the project.
     """
     project = copy_project(two_rounds, home / "project")
     root, clone = project.root, home / "clone"
     drop = make_drop(home / "third", "third", train=64, eval=16, seed=3, form="parquet")
     machine.run("dvc", "remote", "add", "--default", "store", str(home / "store"), cwd=root)
     machine.run("adapt-inf", "push", cwd=root)
+    machine.run("adapt-inf", "push", "base", cwd=root)
     machine.run("git", "clone", "--quiet", str(root), str(clone))
     leave_something(project)
     facts: dict[str, Any] = {"before": disk_use(root)}
     facts["gc"] = json.loads(machine.run("adapt-inf", "gc", "--yes", "--json", cwd=root).stdout)
     facts["after"] = disk_use(root)
     facts["verify"] = json.loads(machine.run("adapt-inf", "verify", "--json", cwd=root).stdout)
+    facts["told"] = {"rolled back": machine.run("adapt-inf", "rollback", "base", "--why", WHY[0], cwd=root).stdout}
     facts["plan"] = json.loads(machine.run("adapt-inf", "plan", "--json", str(drop), cwd=root).stdout)
     facts["free_before_round"] = disk_use(root)
     machine.run("adapt-inf", "pull", cwd=clone)
-    for each in (root, clone):
+    machine.run("adapt-inf", "pull", "base", cwd=clone)
+    machine.run("adapt-inf", "rollback", "base", "--why", WHY[0], cwd=clone)
+    for each in (clone, root):
         machine.run("adapt-inf", "drop", str(drop), cwd=each)
-        machine.run("adapt-inf", "round", cwd=each)
+        facts["told"] |= _fail_and_promote(machine, Project(each))  # the second time the project's
     facts["lineage"] = [machine.lineage(Project(each)) for each in (root, clone)]
     write_json(home / FACTS, facts)
+
+
+def _fail_and_promote(machine: Machine, project: Project) -> dict[str, str]:
+    """Run the round with a gate that it cannot pass, then take the head to it; what the commands printed."""
+    text = project.params_file.read_text(encoding="utf-8")
+    project.params_file.write_text(set_values(text, {"gate.min_average_accuracy": 1.0}), encoding="utf-8")
+
+    def run(*words: str, check: bool = True) -> str:
+        done = machine.run("adapt-inf", *words, cwd=project.root, check=check)
+        return done.stdout + done.stderr if not check else done.stdout
+
+    told = {"round": run("round"), "lineage": run("lineage"), "head": lineage.head(project)}
+    told["refused"] = run("rollback", "r003", check=False)
+    return told | {"promoted": run("promote", "r003", "--why", WHY[1]), "again": run("promote", "r003")}
 
 
 def leave_something(project: Project) -> None:
