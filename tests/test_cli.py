@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from machine import Machine
 
 from adapt_inf.cli import main
 from adapt_inf.project import Project
@@ -42,9 +43,13 @@ def test_init_refuses_a_folder_that_is_not_empty(tmp_path: Path, capsys: pytest.
     assert "is not empty" in capsys.readouterr().err
 
 
-def test_a_reader_that_has_read_enough_is_no_fault(two_rounds: Project) -> None:
+def test_a_reader_that_has_read_enough_is_no_fault(machine: Machine, two_rounds: Project) -> None:
     with subprocess.Popen(
-        ["adapt-inf", "lineage", "--json"], cwd=two_rounds.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ["adapt-inf", "lineage", "--json"],
+        cwd=two_rounds.root,
+        env=machine.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None

@@ -11,9 +11,11 @@ import shlex
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from browser import MISSING, Page, browser, find_browser
@@ -71,10 +73,15 @@ def port(project: Project) -> Iterator[int]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = shlex.split(mlflow_command(project, port=port).splitlines()[0])
-    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    settings = {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+    }
     with open(project.root / "server.log", "wb") as log:
         server = subprocess.Popen(
-            [*command, "--workers", "1"], env=os.environ | quiet, stdout=log, stderr=log, start_new_session=True
+            [*command, "--workers", "1"], env=os.environ | settings, stdout=log, stderr=log, start_new_session=True
         )
     try:
         deadline = time.monotonic() + 120
