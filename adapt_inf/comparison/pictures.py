@@ -12,7 +12,7 @@ from adapt_inf.comparison.plan import Variant
 from adapt_inf.comparison.statistics import Mean, mean_of
 from adapt_inf.files import write_text
 from adapt_inf.review import svg
-from adapt_inf.review.charts import nice_ticks, number
+from adapt_inf.review.charts import level, nice_ticks, number
 from adapt_inf.review.svg import Panel
 
 OVER_ROUNDS = {"average_accuracy": "Average accuracy after each round", "forgetting": "Forgetting after each round"}
@@ -111,10 +111,7 @@ def curve_panel(
     parts = [svg.text(2, 16, svg.cut(title, width - 10, 13), size=13, bold=True)]
     for tick in ticks:
         y = at(0, tick)[1]
-        parts += [
-            svg.line(left, y, left + inner, y),
-            svg.text(left - 6, y + 4, number(tick), anchor="end", size=10, kind="m"),
-        ]
+        parts += level(tick, y, left, left + inner)
     for place in range(0, len(rounds), len(rounds) // 8 + 1):
         parts.append(svg.text(at(place, 0)[0], height - 8, rounds[place], anchor="middle", size=10, kind="m"))
     ends = []

@@ -122,10 +122,7 @@ def line_chart(
     parts = [svg.text(2, 16, svg.cut(title, width - 10, 13), size=13, bold=True)]
     for tick in ticks:
         y = at(0, tick)[1]
-        parts += [
-            svg.line(left, y, left + inner, y),
-            svg.text(left - 6, y + 4, number(tick), anchor="end", size=10, kind="m"),
-        ]
+        parts += level(tick, y, left, left + inner)
     parts.append(svg.text(2, top - 4, unit, size=10, kind="m"))
     if mark is not None:
         parts.append(svg.line(at(mark, low)[0], top, at(mark, low)[0], top + deep, svg.ORANGE, 2, "4 3"))
@@ -214,10 +211,7 @@ def column_chart(
     parts.append(svg.text(2, top - 4, unit, size=10, kind="m"))
     for tick in ticks:
         y = top + deep - tick * scale
-        parts += [
-            svg.line(left, y, left + inner, y),
-            svg.text(left - 6, y + 4, number(tick), anchor="end", size=10, kind="m"),
-        ]
+        parts += level(tick, y, left, left + inner)
     slot = inner / len(names)
     thick = min(36.0, slot * 0.78 / len(series))
     every = math.ceil(len(names) / 7)
@@ -274,10 +268,7 @@ def histogram(title: str, edges: Sequence[float], counts: Sequence[int], unit: s
     parts = [svg.text(2, 16, svg.cut(title, width - 8, 13), size=13, bold=True)]
     for tick in ticks:
         y = top + deep - tick * scale
-        parts += [
-            svg.line(left, y, left + inner, y),
-            svg.text(left - 6, y + 4, number(tick), anchor="end", size=10, kind="m"),
-        ]
+        parts += level(tick, y, left, left + inner)
     for place, count in enumerate(counts):
         about = f"{edges[place]:.3g} to {edges[place + 1]:.3g}: {count:,}"
         parts.append(
@@ -320,6 +311,11 @@ def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     step = next(factor * unit for factor in (1, 2, 2.5, 5, 10) if factor * unit >= rough * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(step * place, 12) for place in range(first, last + 1)]
+
+
+def level(tick: float, y: float, left: float, right: float) -> list[str]:
+    """A rule across a chart at the height `y`, and what it stands for at its left."""
+    return [svg.line(left, y, right, y), svg.text(left - 6, y + 4, number(tick), anchor="end", size=10, kind="m")]
 
 
 def number(value: float) -> str:
