@@ -7,7 +7,6 @@ process plus what each batch needs. With a GPU, or a single core, the work runs 
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -25,10 +24,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from adapt_inf.errors import AdaptInfError
+from adapt_inf.processes import end_with_parent
 from adapt_inf.progress import progress
 
 T = TypeVar("T")
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h: have the kernel end this process with its parent
 
 
 def worker_count(device: torch.device, units: int) -> int:
@@ -63,7 +62,7 @@ def run_workers(count: int, work: Callable[[int], T]) -> T:
     context = get_context("fork")
     pipes = [context.Pipe(duplex=False) for _ in range(1, count)]
     children = [
-        context.Process(target=_child, args=(work, rank, tell), daemon=True)
+        context.Process(target=_child, args=(work, rank, tell, os.getpid()), daemon=True)
         for rank, (_, tell) in enumerate(pipes, start=1)
     ]
     for child in children:
@@ -88,8 +87,8 @@ def run_workers(count: int, work: Callable[[int], T]) -> T:
     return result
 
 
-def _child(work: Callable[[int], object], rank: int, tell: Connection) -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def _child(work: Callable[[int], object], rank: int, tell: Connection, parent: int) -> None:
+    end_with_parent(parent)
     try:
         work(rank)
     except AdaptInfError as error:

@@ -19,6 +19,7 @@ from prefect.states import Completed
 from adapt_inf import drop_queue, lineage, promotion
 from adapt_inf.errors import AdaptInfError, DropError
 from adapt_inf.project import Project
+from adapt_inf.stages.forkserver import forkserver
 from adapt_inf.tracking import rounds as tracked
 from adapt_inf.tracking.outbox import attempt, untracked
 from adapt_inf.tracking.sending import catch_up
@@ -56,7 +57,8 @@ def drain(root: str, served: bool = False) -> list[str] | State[Any]:
                 crash_runs_of(dead)
                 if dead or lineage.has_work(project):
                     attempt(project, lambda: tracked.fail_stale(project))
-                held = _work_off(project, done, refused, served=served)
+                with forkserver():
+                    held = _work_off(project, done, refused, served=served)
                 if served:
                     match_forms(project)
                 seen = set(drop_queue.pending_drops(project))

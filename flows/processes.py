@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 from contextlib import suppress
 
 import psutil
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+from adapt_inf.processes import end_with_parent
+
 _RUNNER = "ADAPT_INF_RUNNER"
-
-
-def end_with_parent(parent: int, number: signal.Signals) -> bool:
-    """Get the signal `number` when `parent` ends, however it ends; False: it has ended already.
-
-    The kernel counts from the thread that started this process: `parent` must have done so in one that lasts.
-    """
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number)
-    return os.getppid() == parent
 
 
 def mark_runner() -> None:

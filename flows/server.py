@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import time
 import urllib.request
 
 from adapt_inf.errors import AdaptInfError
-from flows.processes import end_with_parent
+from adapt_inf.processes import end_with_parent
 
 _START_SECONDS = 120
 _STOP_SECONDS = 10
@@ -117,7 +116,7 @@ def _end(server: subprocess.Popen[bytes]) -> None:
 
 def main(descriptor: int, parent: int) -> None:
     """Serve on an open socket until told to stop, or until `parent` is no more."""
-    if not end_with_parent(parent, signal.SIGKILL):
+    if not end_with_parent(parent):
         return
     os.environ |= {
         "PREFECT_UI_ENABLED": "false",

@@ -3,11 +3,11 @@
     python tests/fault_harness.py [--kills 200] [--seed 0] [--json FILE]
 
 A project with two drops is run once undisturbed. Then copies of it are run and killed until enough kills are done: the
-flow, DVC (which works inside it), a stage, one of its forked workers, the Prefect server that it started, the runner of
-`adapt-inf serve`, or all of them at once, as when the machine dies; while Python still imports, in the midst of work,
-between two stages, in a commit. After each kill the same command is given again. Every copy must come out as the
-undisturbed run, by hash, with each sample once, one line of history a round, no run left open in MLflow, and no process
-left.
+flow, DVC (which works inside it), the forkserver, a stage, the command that waits for it, one of its workers, the
+Prefect server that was started, the runner of `adapt-inf serve`, or all at once, as when the machine dies; while Python
+still imports, in the midst of work, between two stages, in a commit. After each kill the same command is given
+again. Every copy must come out as the undisturbed run, by hash, with each sample once, one line of history a round, no
+run left open in MLflow, and no process left.
 """
 
 from __future__ import annotations
@@ -141,18 +141,29 @@ def tree(top: psutil.Process) -> list[psutil.Process]:
 
 
 def role(process: psutil.Process, top: psutil.Process) -> tuple[str, str] | None:
-    """What a process is (flow, stage, worker, server, runner) and the stage that it works on; None for a shell."""
+    """What a process is (flow, command, forkserver, stage, worker, server, runner), and its stage; None for a shell.
+
+    `command`: the `adapt-inf stage` that DVC started and that waits for the stage.
+    """
     words = process.cmdline()
     text = " ".join(words)
     if "flows.server" in text:
         return "server", "-"
-    if "adapt-inf stage" in text and not words[0].endswith("sh"):
-        stage = words[words.index("stage") + 1]
+    if "adapt_inf.stages.forkserver" in text:
+        if (stage := _stage_of(process)) is None:
+            return "forkserver", "-"
         parent = process.parent()
-        return ("worker" if parent is not None and "stage" in parent.cmdline()[-3:-2] else "stage"), stage
+        return ("worker" if parent is not None and _stage_of(parent) else "stage"), stage
+    if "adapt-inf stage" in text and not words[0].endswith("sh"):
+        return "command", words[words.index("stage") + 1]
     if process.pid == top.pid:
         return ("runner" if "serve" in words else "flow"), "-"
     return ("flow", "-") if "prefect" in text and "python" in words[0] else None
+
+
+def _stage_of(process: psutil.Process) -> str | None:
+    kind, _, stage = process.name().partition(" ")
+    return stage if kind == "stage" else None
 
 
 def commands(rng: np.random.Generator, alone: Machine, served: Machine) -> tuple[Machine, list[str]]:

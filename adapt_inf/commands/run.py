@@ -54,7 +54,16 @@ def _serve(options: argparse.Namespace) -> None:
     serve(project, lambda line: print(line, flush=True))
 
 
+def _words(options: argparse.Namespace) -> list[str]:
+    project = ["-C", str(options.project)] if options.project else []
+    return ["stage", options.name, options.round, *project]
+
+
 def _stage(options: argparse.Namespace) -> int | None:
+    from adapt_inf.stages.forkserver import run_forked
+
+    if (status := run_forked(_words(options))) is not None:
+        return status
     from adapt_inf.lineage import check_frozen
     from adapt_inf.project import SCRATCH, Project
     from adapt_inf.stages.log import keep_log

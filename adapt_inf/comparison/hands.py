@@ -6,7 +6,6 @@ goes to a log in its bench.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -22,8 +21,8 @@ from adapt_inf.comparison.store import Store
 from adapt_inf.comparison.work import LOG, Task, perform
 from adapt_inf.errors import AdaptInfError
 from adapt_inf.files import room_for
+from adapt_inf.processes import end_with_parent
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h: have the kernel end this process with its parent
 _SHOWN_LINES = 8  # of the log of a process that failed
 
 
@@ -72,7 +71,7 @@ class Hands:
         slot = next(slot for slot in range(len(self.cores)) if slot not in taken)
         context = get_context("fork")
         hear, say = context.Pipe(duplex=False)
-        process = context.Process(target=_work, args=(task, self._store, self.cores[slot], say))
+        process = context.Process(target=_work, args=(task, self._store, self.cores[slot], say, os.getpid()))
         process.start()
         say.close()
         self._hands.append(_Hand(process, hear, task, who, slot))
@@ -95,8 +94,8 @@ class Hands:
                 raise _fault(hand)
 
 
-def _work(task: Task, store: Store, cores: set[int], say: Connection) -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def _work(task: Task, store: Store, cores: set[int], say: Connection, parent: int) -> None:
+    end_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the process that began this one ends it
     os.sched_setaffinity(0, cores)
     task.bench.mkdir(parents=True, exist_ok=True)

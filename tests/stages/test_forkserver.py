@@ -1,0 +1,180 @@
+"""Stages in forks of one process: nobody can tell, whoever is killed, and nothing is left."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+from machine import Machine, copy_project
+from serving import until
+
+from adapt_inf.project import SCRATCH, Project
+from adapt_inf.stages.forkserver import ADDRESS, forkserver
+from adapt_inf.versions import quiet_environment
+
+STAGE = "stage select"  # as `ps` shows it
+
+
+@pytest.fixture(scope="module")
+def project(two_rounds: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return copy_project(two_rounds, tmp_path_factory.mktemp("forked") / "project")
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[psutil.Process]:
+    """A forkserver of this process."""
+    for key, value in quiet_environment().items():
+        monkeypatch.setenv(key, value)
+    with forkserver():
+        (server,) = [each for each in psutil.Process().children() if "adapt_inf.stages.forkserver" in each.cmdline()]
+        yield server
+
+
+@contextmanager
+def held_up(project: Project) -> Iterator[None]:
+    """Let a stage of the scratch round wait at its beginning, as for one that has outlived its run."""
+    lock = project.work(SCRATCH) / ".lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with open(lock, "w", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def asked(
+    machine: Machine, project: Project, server: psutil.Process
+) -> Iterator[tuple[subprocess.Popen[str], psutil.Process]]:
+    """`adapt-inf stage` that waits for a fork, and the fork, which is held up."""
+    with held_up(project):
+        command = subprocess.Popen(
+            ["adapt-inf", "stage", "select", SCRATCH],
+            cwd=project.root,
+            env=machine.environment() | {ADDRESS: os.environ[ADDRESS]},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        until(lambda: STAGE in [each.name() for each in server.children()], "the stage has been begun in a fork")
+        (fork,) = server.children()
+        assert command.stderr is not None
+        assert command.stderr.readline().startswith("Waiting for process"), "the fork has the command's stderr"
+        try:
+            yield command, fork
+        finally:
+            with suppress(ProcessLookupError):
+                command.kill()
+
+
+def by_hand(machine: Machine, project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return machine.run("adapt-inf", "stage", *arguments, cwd=project.root, check=False)
+
+
+@pytest.mark.parametrize("arguments", [("select", "r001"), ("select", "r009"), ("choose", "r001"), ("select", SCRATCH)])
+def test_a_fork_ends_as_the_command_itself(
+    machine: Machine,
+    project: Project,
+    served: psutil.Process,
+    arguments: tuple[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    forked = by_hand(machine, project, *arguments)
+    with monkeypatch.context() as without:
+        without.delenv(ADDRESS)
+        alone = by_hand(machine, project, *arguments)
+    assert (forked.returncode, forked.stdout, forked.stderr) == (alone.returncode, alone.stdout, alone.stderr)
+
+
+def test_a_fork_has_the_folder_and_environment_of_who_asked(
+    machine: Machine, project: Project, served: psutil.Process
+) -> None:
+    with asked(machine, project, served) as (_, fork):
+        assert fork.cwd() == str(project.root)
+        assert os.getpgid(fork.pid) != os.getpgid(0), "Ctrl-C at the terminal reaches it once"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_handed_on(
+    machine: Machine, project: Project, served: psutil.Process, number: signal.Signals
+) -> None:
+    with asked(machine, project, served) as (command, fork):
+        command.send_signal(number)
+        _, said = command.communicate(timeout=60)
+        assert command.returncode == (130 if number is signal.SIGINT else -number), said
+        assert ("stopped" in said) == (number is signal.SIGINT)
+        assert not fork.is_running()
+
+
+def test_ctrl_c_before_the_fork_is_there_is_not_lost(
+    machine: Machine, project: Project, served: psutil.Process
+) -> None:
+    with held_up(project):
+        served.suspend()
+        command = subprocess.Popen(
+            ["adapt-inf", "stage", "select", SCRATCH],
+            cwd=project.root,
+            env=machine.environment() | {ADDRESS: os.environ[ADDRESS]},
+        )
+        until(lambda: _catches(command.pid, signal.SIGTERM), "it has asked, and hands signals on")
+        command.send_signal(signal.SIGINT)
+        served.resume()
+        assert command.wait(60) == 130
+    assert served.children() == []
+
+
+def _catches(pid: int, number: signal.Signals) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    (mask,) = [line.split()[1] for line in status.splitlines() if line.startswith("SigCgt")]
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
+def test_a_killed_fork_kills_the_command(machine: Machine, project: Project, served: psutil.Process) -> None:
+    with asked(machine, project, served) as (command, fork):
+        fork.kill()
+        assert command.wait(60) == -signal.SIGKILL
+
+
+def test_a_fork_is_killed_with_who_asked(machine: Machine, project: Project, served: psutil.Process) -> None:
+    with asked(machine, project, served) as (command, fork):
+        command.kill()
+        until(lambda: not fork.is_running(), "the fork is gone")
+    assert by_hand(machine, project, "select", "r001").returncode == 0, "and the forkserver goes on"
+
+
+def test_the_command_runs_the_stage_itself_when_the_forkserver_is_killed(
+    machine: Machine, project: Project, served: psutil.Process
+) -> None:
+    with asked(machine, project, served) as (command, fork):
+        served.kill()
+        until(lambda: not fork.is_running(), "the fork is gone")
+        assert command.stderr is not None
+        assert command.stderr.readline().startswith("Waiting for process"), "the command is at it"
+    assert by_hand(machine, project, "select", "r001").returncode == 0
+
+
+RUN = f"""
+import os, time
+from adapt_inf.stages.forkserver import forkserver
+with forkserver():
+    print(os.environ["{ADDRESS}"], flush=True)
+    time.sleep(600)
+"""
+
+
+def test_all_end_with_a_run_that_is_killed(machine: Machine, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", RUN], env=machine.environment(), stdout=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stdout is not None
+        monkeypatch.setenv(ADDRESS, run.stdout.readline().strip())
+        (server,) = psutil.Process(run.pid).children()
+        with asked(machine, project, server) as (_, fork):
+            run.kill()
+            until(lambda: not fork.is_running() and not server.is_running(), "both are gone")
