@@ -8,7 +8,6 @@ dataset.yaml, so `adapt-inf init --pool` or `adapt-inf drop` takes in what came 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import islice
@@ -27,8 +26,8 @@ from adapt_inf.data.intake import SUITES
 from adapt_inf.data.manifest import MANIFEST, SHARDS, read_manifest
 from adapt_inf.data.samples import Message, Sample
 from adapt_inf.data.shards import ROW_GROUP, SampleStore
-from adapt_inf.errors import AdaptInfError, RoundError
-from adapt_inf.files import publish_folder
+from adapt_inf.errors import RoundError
+from adapt_inf.files import new_folder
 from adapt_inf.progress import progress
 from adapt_inf.project import BASE, Project
 
@@ -65,16 +64,10 @@ def checkout(project: Project, round_id: str, target: Path, form: str = "parquet
     pool = project.output(round_id, "pool")
     if not pool.is_dir():
         raise RoundError(round_id, "its pool is not on this machine", f"Bring it with `adapt-inf pull {round_id}`.")
-    target = target.resolve()
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise AdaptInfError(f"{target} is not empty.", "Name a folder that is not there yet.")
     splits = {"train": _live(pool), "eval": _suites(pool)}
     if splits["train"].empty:
         raise RoundError(round_id, "its pool has no sample", "`adapt-inf lineage` shows the size of each pool.")
-    beside = target.with_name(f".{target.name}.part")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    try:
+    with new_folder(target) as beside:
         described: dict[str, Any] = {
             "name": f"pool-{round_id}",
             "license": "that of the drops which the ids name",
@@ -87,10 +80,6 @@ def checkout(project: Project, round_id: str, target: Path, form: str = "parquet
                     described[split] = write(beside, split, stream(rows, bar.update))
         text = yaml.safe_dump(described, sort_keys=False, allow_unicode=True)
         (beside / DESCRIPTION).write_text(text, encoding="utf-8")
-        publish_folder(beside, target)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
     return len(splits["train"])
 
 

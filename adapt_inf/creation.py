@@ -6,14 +6,12 @@ project. Imports torch: run it in a process of its own.
 
 from __future__ import annotations
 
-import os
-import shutil
 from importlib import resources
 from pathlib import Path
 
 from adapt_inf import versions
 from adapt_inf.config import load_params
-from adapt_inf.errors import AdaptInfError
+from adapt_inf.files import new_folder, write_json
 from adapt_inf.project import BASE, Project
 
 
@@ -40,33 +38,22 @@ def create_project(target: Path, model: str, pool: Path | None, params_text: str
         AdaptInfError: `target` is not empty, or what `model`, `pool` or `params_text` is at fault with.
     """
     from adapt_inf.data.pool import create_base_pool
-    from adapt_inf.models.importing import import_model
+    from adapt_inf.models.importing import SOURCE, import_model
     from adapt_inf.stages.evaluate import evaluate_base
 
-    target = target.resolve()
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise AdaptInfError(f"{target} is not empty.", "Name a folder that is not there yet.")
-    beside = target.with_name(f".{target.name}.part")
-    shutil.rmtree(beside, ignore_errors=True)
-    project = Project(beside)
-    base = project.round(BASE)
-    base.mkdir(parents=True)
-    try:
+    with new_folder(target) as beside:
+        project = Project(beside)
+        base = project.round(BASE)
+        base.mkdir(parents=True)
         project.drops.mkdir()
         project.params_file.write_text(params_text, encoding="utf-8")
         (beside / "dvc.yaml").write_text(definition("dvc.yaml"), encoding="utf-8")
         params = load_params(project.params_file)
-        import_model(model, base / "model")
+        write_json(base / SOURCE, import_model(model, base / "model"))
         create_base_pool(base / "pool", pool, params)
         evaluate_base(project, params)
         versions.create_repository(beside, git=params.git.commit)
         versions.add_outputs(beside, [f"rounds/{BASE}/{name}" for name in ("model", "pool", "evaluate")])
         if params.git.commit:
             versions.commit_round(project, BASE, f"Begin a lineage from {Path(model).name}")
-        if target.exists():
-            target.rmdir()
-        os.rename(beside, target)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
-    return Project(target)
+    return Project(target.resolve())

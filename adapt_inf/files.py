@@ -133,6 +133,30 @@ def publish_folder(work: Path, target: Path) -> None:
         os.rename(work, target)
 
 
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A folder to fill, which takes the place of `target` when the block ends, and is gone if the block fails.
+
+    Args:
+        target: not there yet, or empty.
+
+    Raises:
+        AdaptInfError: it holds something.
+    """
+    target = target.resolve()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise AdaptInfError(f"{target} is not empty.", "Name a folder that is not there yet.")
+    beside = target.with_name(f".{target.name}.part")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    try:
+        yield beside
+        publish_folder(beside, target)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+
+
 def sync_folder(folder: Path) -> None:
     """Let the names in a folder outlive a loss of power, as `fsync` does for what stands in a file."""
     handle = os.open(folder, os.O_RDONLY)

@@ -35,6 +35,7 @@ VERSIONED = (
     "rounds/head.json",
     "rounds/history.jsonl",
     "rounds/base/*.dvc",
+    "rounds/base/source.json",
     "rounds/*/.gitignore",
     "rounds/r*/params.yaml",
     "rounds/r*/dvc.yaml",

@@ -115,9 +115,9 @@ def test_what_stands_in_the_way_is_named(project: Project, tmp_path: Path) -> No
 
 def test_a_killed_checkout_leaves_nothing_that_looks_whole(project: Project, tmp_path: Path) -> None:
     script = (
-        "import os, sys; from pathlib import Path; from adapt_inf import checkout as module\n"
+        "import os, sys; from pathlib import Path; from adapt_inf import checkout as module, files\n"
         "from adapt_inf.project import Project\n"
-        f"module.publish_folder = lambda *_: os.kill(os.getpid(), {int(signal.SIGKILL)})\n"
+        f"files.publish_folder = lambda *_: os.kill(os.getpid(), {int(signal.SIGKILL)})\n"
         "module.checkout(Project(Path(sys.argv[1])), 'r001', Path(sys.argv[2]), 'llava')\n"
     )
     command = [sys.executable, "-c", script, str(project.root), str(tmp_path / "out")]

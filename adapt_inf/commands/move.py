@@ -1,4 +1,4 @@
-"""Move the head and the champion: `rollback` and `promote`; take a pool version out: `checkout`."""
+"""Move the head and the champion: `rollback` and `promote`; take out a pool (`checkout`) or model (`export`)."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ def add(commands: Commands) -> None:
     promote.add_argument("round", metavar="ROUND", help="r005")
     promote.add_argument("--decline", action="store_true", help="refuse it: head and champion stay where they are")
     promote.add_argument("--why", default="", metavar="TEXT", help=_WHY)
+
+    export = in_project(commands, "export", "write a round's model out for PEFT, transformers or vLLM", _export)
+    export.add_argument("round", metavar="ROUND", help="r003")
+    export.add_argument("dir", type=Path, metavar="DIR", help="a folder that is not there yet, or empty")
+    export.add_argument("--merge", action="store_true", help="adapter and base in one model, instead of the adapter")
 
     checkout = in_project(commands, "checkout", "write the samples of a round's pool out as a drop", _checkout)
     checkout.add_argument("round", metavar="ROUND", help="r003, or base")
@@ -70,6 +75,14 @@ def _say_untracked(project: Project) -> None:
 
     if missed := notice(project):
         print(missed)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from adapt_inf.export import export
+    from adapt_inf.project import Project
+
+    export(Project.find(options.project), options.round, options.dir, merge=options.merge)
+    print(f"The model of {options.round} is in {options.dir}; its README.md says how to load it.")
 
 
 def _checkout(options: argparse.Namespace) -> None:

@@ -25,6 +25,9 @@ from adapt_inf.models.batches import encode
 from adapt_inf.models.chat import MEND_TEMPLATE, NO_TEMPLATE, chat_template
 from adapt_inf.models.vlm import ADAPTER_CONFIG, LOAD_FAULTS, VLM, first_line, load_base, pick_device
 
+SOURCE = "source.json"
+"""In rounds/base: what `import_model` returned."""
+
 SUFFIXES = (".json", ".safetensors", ".jinja", ".txt", ".model", ".tiktoken")
 HUB_FAULTS = (HfHubHTTPError, HFValidationError, OSError, ValueError)
 
@@ -37,7 +40,8 @@ def import_model(source: str, out: Path) -> dict[str, Any]:
         out: the folder to make; left absent when the model is refused.
 
     Returns:
-        {"source", "model_type", "parameters", "digest"}: `digest` is the SHA-256 over names and contents of the files.
+        {"source", "model_type", "parameters", "digest"}: `source` is the id on the hub, None for a folder; `digest` the
+        SHA-256 over names and contents of the files.
 
     Raises:
         ModelError: `source` is not there, or is no image-text-to-text model with safetensors, an image processor and a
@@ -52,7 +56,8 @@ def import_model(source: str, out: Path) -> dict[str, Any]:
     except BaseException:
         shutil.rmtree(out, ignore_errors=True)
         raise
-    return {"source": source, "model_type": model_type, "parameters": parameters, "digest": folder_digest(out)}
+    hub_id = None if Path(source).expanduser().is_dir() else source
+    return {"source": hub_id, "model_type": model_type, "parameters": parameters, "digest": folder_digest(out)}
 
 
 def _locate(source: str) -> Path:
