@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -178,3 +179,27 @@ def test_all_end_with_a_run_that_is_killed(machine: Machine, project: Project, m
         with asked(machine, project, server) as (_, fork):
             run.kill()
             until(lambda: not fork.is_running() and not server.is_running(), "both are gone")
+
+
+WITH_GPU = """
+import sys, torch
+torch.cuda.is_available = lambda: True
+from adapt_inf.stages.forkserver import main
+main(int(sys.argv[1]))
+"""
+
+
+def test_with_a_gpu_stages_run_by_themselves(
+    machine: Machine, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CUDA that one process has looked for cannot be used by its forks."""
+    name = f"adapt-inf-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(f"\0{name}")
+        listening.listen()
+        command = [sys.executable, "-c", WITH_GPU, str(listening.fileno())]
+        server = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[listening.fileno()])
+    monkeypatch.setenv(ADDRESS, name)
+    assert by_hand(machine, project, "select", "r001").returncode == 0
+    assert server.wait(60) == 0, "it has left"
+    assert by_hand(machine, project, "select", "r001").returncode == 0
