@@ -16,6 +16,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
 from adapt_inf.errors import ConfigError
+from adapt_inf.files import parse_yaml
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
@@ -169,7 +170,7 @@ def load_params(path: Path) -> Params:
         ConfigError: naming the file and the first key that is unknown, missing or of the wrong type.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(path, "*", "the file is not there") from None
     except yaml.YAMLError as error:

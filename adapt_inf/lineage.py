@@ -21,7 +21,7 @@ from adapt_inf import history
 from adapt_inf.config import Select, load_params
 from adapt_inf.drop_queue import mark_refused, pending_drops
 from adapt_inf.errors import AdaptInfError, ConfigError, RoundError
-from adapt_inf.files import read_json, write_json, write_text
+from adapt_inf.files import parse_yaml, read_json, write_json, write_text
 from adapt_inf.project import BASE, Project
 from adapt_inf.stages.runner import OUTPUTS, WORKINGS
 
@@ -245,7 +245,7 @@ def freeze_params(text: str, filled: dict[str, str]) -> str:
 def freeze_pipeline(text: str) -> str:
     """The stages of the root's dvc.yaml as they stand in a round's folder, with that round's params.yaml."""
     stages = {}
-    for name, definition in yaml.safe_load(text)["stages"].items():
+    for name, definition in parse_yaml(text)["stages"].items():
         stage = dict(definition["do"])
         stage["params"] = [{"rounds/${round}/params.yaml": stage["params"]}]
         stages[name] = {"wdir": "../..", **stage}
@@ -302,7 +302,7 @@ def output_hash(project: Project, round_id: str, name: str) -> str:
     for file in records:
         if not file.is_file():
             continue
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = parse_yaml(file.read_text(encoding="utf-8"))
         stages = content.get("stages", {"": content}).values()
         for out in (out for stage in stages for out in stage.get("outs", [])):
             if out["path"] in (path, name):

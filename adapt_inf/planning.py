@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-import yaml
 
 from adapt_inf import lineage, versions
 from adapt_inf.config import Params, load_params
@@ -25,7 +24,7 @@ from adapt_inf.data.intake import REPORT, SUITES
 from adapt_inf.data.pool import POOL
 from adapt_inf.drop_queue import pending_drops
 from adapt_inf.errors import AdaptInfError, RoundError
-from adapt_inf.files import read_json
+from adapt_inf.files import parse_yaml, read_json
 from adapt_inf.project import BASE, Project
 from adapt_inf.selection.budgets import resolve_budget
 from adapt_inf.stages.runner import OUTPUTS, STAGES, stage_outcome
@@ -204,7 +203,7 @@ def _passes(parent: str) -> int:
 
 def _cached(project: Project, round_id: str) -> set[str]:
     """Stages of a round that began that are up to date, and on which no stage that must run stands."""
-    definition = yaml.safe_load((project.round(round_id) / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    definition = parse_yaml((project.round(round_id) / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     cached: set[str] = set()
     with versions.open_repository(project.root) as repo:
         for stage in STAGES:

@@ -19,10 +19,10 @@ from pathlib import Path
 import yaml
 
 from adapt_inf.errors import AdaptInfError
+from adapt_inf.files import parse_yaml
 from adapt_inf.project import Project
 
 DIRECTORY = ".dir"  # at the end of a folder's hash
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # some ten times as fast, where libyaml is
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _read(root: Path, file: Path) -> list[Record]:
 
 def parse_records(text: str, file: Path) -> Iterator[Record]:
     """The outputs in a dvc.lock or .dvc file that lies at `file` below the root; nothing where it is neither."""
-    content = yaml.load(text, _LOADER)
+    content = parse_yaml(text)
     if not isinstance(content, dict):
         return
     home = file.parent if file.suffix == ".dvc" else Path()  # the paths in a round's lock are the root's

@@ -18,7 +18,7 @@ from pathlib import Path
 import yaml
 
 from adapt_inf.errors import AdaptInfError, RoundError
-from adapt_inf.files import is_full, room_for
+from adapt_inf.files import is_full, parse_yaml, room_for
 from adapt_inf.project import Project
 
 # Hard links halve disk and time; outputs are never edited in place. Not `reflink`: with it in the list DVC leaves a
@@ -144,7 +144,7 @@ def _drop_torn_lock(lock: Path) -> None:
     from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 
     try:
-        COMPILED_LOCKFILE_SCHEMA(yaml.safe_load(lock.read_text(encoding="utf-8")))
+        COMPILED_LOCKFILE_SCHEMA(parse_yaml(lock.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return
     except (yaml.YAMLError, UnicodeDecodeError, voluptuous.Invalid):

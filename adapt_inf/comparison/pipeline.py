@@ -18,7 +18,7 @@ import yaml
 
 from adapt_inf.config import Params
 from adapt_inf.errors import AdaptInfError
-from adapt_inf.files import fingerprint
+from adapt_inf.files import fingerprint, parse_yaml
 from adapt_inf.project import BASE
 from adapt_inf.selection.strategies import OVER_ALL
 from adapt_inf.stages.runner import STAGES
@@ -58,9 +58,7 @@ def read_pipeline(path: Path) -> dict[str, Stage]:
         AdaptInfError: it is not the definition of the eight stages.
     """
     try:
-        found = {
-            name: entry["do"] for name, entry in yaml.safe_load(path.read_text(encoding="utf-8"))["stages"].items()
-        }
+        found = {name: entry["do"] for name, entry in parse_yaml(path.read_text(encoding="utf-8"))["stages"].items()}
         stages = {
             name: Stage(name, tuple(do["deps"]), tuple(do["params"]), do["outs"][0]) for name, do in found.items()
         }

@@ -12,9 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from adapt_inf.files import file_digest, read_json
+from adapt_inf.files import file_digest, parse_yaml, read_json
 from adapt_inf.project import BASE, Project
 
 FIGURES = ("average_accuracy", "forgetting", "backward_transfer", "forward_transfer", "relative_gain")
@@ -89,7 +87,7 @@ class RoundFiles:
         lock = self.project.round(self.round) / "dvc.lock"
         if not lock.is_file():
             return {}
-        stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {})
+        stages = (parse_yaml(lock.read_text(encoding="utf-8")) or {}).get("stages", {})
         entries = [entry for stage in stages.values() for kind in ("deps", "outs") for entry in stage.get(kind, [])]
         return {entry["path"].removeprefix("../../"): entry["md5"] for entry in entries if "md5" in entry}
 
