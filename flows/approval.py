@@ -59,9 +59,10 @@ def describe(project: Project, round_id: str) -> str:
     """What the form says of the round, as Markdown: what it took in, and its figures against the parent's."""
     record = lineage.read_round(project, round_id)
     figures = record.gate["figures"] if record.gate else {}
-    rows = [f"| {name} | {f'{value:.3f}' if isinstance(value, float) else value} |" for name, value in figures.items()]
+    said = {None: "-"} | {value: f"{value:.3f}" for value in figures.values() if isinstance(value, float)}
+    rows = [f"| {name.replace('_', ' ')} | {said.get(value, value)} |" for name, value in figures.items()]
     title = f"**{round_id}** took in {record.drop} on top of {record.parent}. Its model becomes champion if you say so."
-    return "\n".join([title, "", "| | |", "|---|---|", *rows])
+    return "\n".join([title, "", "| figure | against the parent |", "|---|---|", *rows])
 
 
 def match_forms(project: Project) -> None:

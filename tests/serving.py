@@ -49,7 +49,7 @@ def prefect_server(home: Path) -> Iterator[ServedMachine]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     machine = ServedMachine(home, f"http://127.0.0.1:{port}/api")
-    settings = {"PREFECT_API_URL": "", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    settings = {"PREFECT_API_URL": "", "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_UI_API_URL": machine.api}
     with open(home / "server.log", "wb") as log:
         server = subprocess.Popen(
             ["prefect", "server", "start", "--port", str(port)],
