@@ -111,6 +111,7 @@ class Row:
     Attributes:
         means: figure or cost -> its mean at the lineage's end; None where some seed has none.
         against: figure -> its difference to BASELINE at the seeds that both have; empty for BASELINE itself.
+        skills: skill -> its mean accuracy at the lineage's end, and the difference to BASELINE where there is one.
     """
 
     variant: Variant
@@ -118,6 +119,7 @@ class Row:
     seeds: list[int]
     means: dict[str, Mean | None]
     against: dict[str, Difference | None]
+    skills: dict[str, tuple[Mean, Difference | None]]
 
 
 def rows(found: Sequence[Outcome]) -> list[Row]:
@@ -125,16 +127,12 @@ def rows(found: Sequence[Outcome]) -> list[Row]:
     by_row: dict[tuple[Variant, str], dict[int, Outcome]] = {}
     for outcome in found:
         by_row.setdefault((outcome.line.variant, outcome.line.strategy), {})[outcome.line.seed] = outcome
-    return [
-        Row(
-            variant,
-            strategy,
-            list(seeds),
-            {name: _mean(seeds, name) for name in (*FIGURES, *COSTS)},
-            _against(seeds, by_row.get((variant, BASELINE), {})) if strategy != BASELINE else {},
-        )
-        for (variant, strategy), seeds in by_row.items()
-    ]
+    found_rows = []
+    for (variant, strategy), seeds in by_row.items():
+        others = by_row.get((variant, BASELINE), {}) if strategy != BASELINE else {}
+        means = {name: _mean(seeds, name) for name in (*FIGURES, *COSTS)}
+        found_rows.append(Row(variant, strategy, list(seeds), means, _against(seeds, others), _skills(seeds, others)))
+    return found_rows
 
 
 def _mean(seeds: dict[int, Outcome], name: str) -> Mean | None:
@@ -152,3 +150,13 @@ def _against(seeds: dict[int, Outcome], baseline: dict[int, Outcome]) -> dict[st
         whole = known and len(known) == len(pairs)
         differences[name] = difference_of(*np.array(known).T) if whole else None
     return differences if both else {}
+
+
+def _skills(seeds: dict[int, Outcome], baseline: dict[int, Outcome]) -> dict[str, tuple[Mean, Difference | None]]:
+    own = {seed: outcome.rounds[-1]["skills"] for seed, outcome in seeds.items()}
+    pairs = [(own[seed], baseline[seed].rounds[-1]["skills"]) for seed in own if seed in baseline]
+    found: dict[str, tuple[Mean, Difference | None]] = {}
+    for skill in next(iter(own.values())):
+        gap = difference_of(*np.array([(mine[skill], other[skill]) for mine, other in pairs]).T) if pairs else None
+        found[skill] = mean_of(np.array([each[skill] for each in own.values()])), gap
+    return found

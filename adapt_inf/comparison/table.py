@@ -25,6 +25,7 @@ HEADINGS = {
 COLUMNS = [name for name in HEADINGS if name != "rare_forgetting"]  # what has room in a line
 DIFFERENCES = [f"against {BASELINE}", "figure", "difference", "95% interval", "p", "pairs", ""]
 NOT_SHOWN = "no difference shown"
+_SKILL_COLUMNS = 8  # rows of a comparison that have room side by side
 
 
 def comparison_text(plan: Plan, found: Sequence[Row]) -> str:
@@ -37,6 +38,11 @@ def comparison_text(plan: Plan, found: Sequence[Row]) -> str:
     parts.append("\n".join(_notes(plan, found)))
     if differences := difference_rows(plan, found):
         parts.append(table([[*plan.vary, *DIFFERENCES], *differences], left=len(plan.vary) + 2))
+    if len(found) <= _SKILL_COLUMNS:
+        parts.append(table([["skill", *(" ".join(_head(row)) for row in found)], *skill_rows(found)], left=1))
+        parts.append("Accuracy on each skill at the end, mean over the seeds.")
+        if differences:
+            parts[-1] += f" + and -: the 95% interval of the difference to {BASELINE} leaves out zero."
     return "\n\n".join(parts)
 
 
@@ -53,6 +59,19 @@ def difference_rows(plan: Plan, found: Sequence[Row]) -> list[list[str]]:
             words = "" if each.shown or each.low is None else NOT_SHOWN
             lines.append([*_head(row), HEADINGS[name], f"{each.mean:+.{digits}f}", interval, p, str(each.n), words])
     return lines
+
+
+def skill_rows(found: Sequence[Row]) -> list[list[str]]:
+    """A line for each skill: the mean of each row, marked where it is shown to be above or below `random`."""
+
+    def cell(row: Row, skill: str) -> str:
+        if skill not in row.skills:
+            return "-  "
+        mean, gap = row.skills[skill]
+        return f"{mean.mean:.3f} {' ' if gap is None or not gap.shown else '+' if gap.mean > 0 else '-'}"
+
+    skills = dict.fromkeys(skill for row in found for skill in row.skills)
+    return [[skill, *(cell(row, skill) for row in found)] for skill in skills]
 
 
 def _head(row: Row) -> list[str]:
@@ -110,6 +129,7 @@ def as_json(plan: Plan, found: Sequence[Row], outcomes: Sequence[Outcome]) -> di
                 f"against_{BASELINE}": {
                     name: {**vars(each), "shown": each.shown} if each else None for name, each in row.against.items()
                 },
+                "skills": {skill: mean.mean for skill, (mean, _) in row.skills.items()},
             }
             for row in found
         ],

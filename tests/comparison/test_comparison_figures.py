@@ -9,7 +9,7 @@ from scored_lineages import FULL, RANDOM, found_of, left, line, plan
 
 from adapt_inf.comparison.figures import COSTS, FIGURES, outcomes, rows
 from adapt_inf.comparison.plan import Variant
-from adapt_inf.comparison.table import as_json, comparison_text
+from adapt_inf.comparison.table import as_json, comparison_text, skill_rows
 
 
 def test_every_figure_of_every_round_by_hand() -> None:
@@ -94,6 +94,23 @@ def test_a_difference_is_a_number_or_the_words() -> None:
     text = comparison_text(plan("adapt_inf", "random"), rows(found_of([0.1, 0.101])))
     (shown,) = [row for row in text.splitlines() if row.startswith("adapt_inf") and " average " in row]
     assert " ".join(shown.split()) == "adapt_inf average +0.101 +0.094 to +0.107 0.003 2"
+
+
+def test_each_skill_has_its_mean_and_a_mark_where_it_differs() -> None:
+    found = rows(found_of([0.1, 0.101]))
+    ends = [outcome.rounds[-1]["skills"] for outcome in found_of([0.1, 0.101]) if outcome.line.strategy == "adapt_inf"]
+    for row in found:
+        assert set(row.skills) == set(ends[0])
+    mine = {skill: mean.mean for skill, (mean, _) in found[0].skills.items()}
+    assert mine == pytest.approx({skill: sum(end[skill] for end in ends) / 2 for skill in mine})
+    marks = {line[0]: line[1].split()[1:] for line in skill_rows(found)}
+    assert set(marks) == set(mine)
+    for skill, (_, gap) in found[0].skills.items():
+        assert gap is not None
+        assert marks[skill] == (["+" if gap.mean > 0 else "-"] if gap.shown else [])
+    assert any(marks.values())
+    text = comparison_text(plan("adapt_inf", "random"), found)
+    assert "+ and -: the 95% interval of the difference to random leaves out zero." in text
 
 
 def test_the_table_says_what_it_lacks() -> None:
