@@ -217,8 +217,8 @@ class Watch:
         return not self.top.is_running() or self.top.status() == psutil.STATUS_ZOMBIE
 
     def waits(self) -> bool:
-        """Whether nothing more will happen until a person has looked."""
-        return self.served and held(self.project)
+        """Whether nothing more will happen: all is done, or a person has to look first."""
+        return self.served and (held(self.project) or _finished(self.project))
 
     def reached(self, moment: str, target: Target | None) -> bool:
         if moment == "start":
@@ -256,7 +256,7 @@ def kill_one(watch: Watch, rng: np.random.Generator, tally: Tally, target: Targe
     while not watch.reached(moment, target):
         if watch.ended() or watch.waits() or (target and _recorded(watch.project, target)):
             return False
-        assert time.monotonic() < until, f"{watch.project.root} does not move"
+        assert time.monotonic() < until, f"{watch.project.root} does not move:\n{log_of(watch.project)[-8000:]}"
         time.sleep(0.005)
     time.sleep(watch.grace * rng.uniform(0, {"start": 8.0, "stage": 5.0, "work": 0.3, "between": 2.0}[moment]))
     candidates = []
