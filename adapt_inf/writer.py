@@ -127,9 +127,14 @@ def clear_locks(project: Project) -> None:
             held = False
         if not held:
             rwlock.unlink()
-    # DVC takes a half-written record of a run, too, for one that it may use, and fails at what is missing in it.
-    for part in (project.root / ".dvc" / "cache" / "runs").glob("*/*/.*.tmp"):
+    # DVC takes a half-written record of a run, too, for one that it may use, and fails at what is missing in it; where
+    # it had only made the folder for one, it fails at finding none, in every later run of the stage.
+    runs = project.root / ".dvc" / "cache" / "runs"
+    for part in runs.glob("*/*/.*.tmp"):
         part.unlink(missing_ok=True)
+    for folder in runs.glob("*/*"):
+        with suppress(OSError):  # it has records
+            folder.rmdir()
     git = project.root / ".git"
     if git.is_dir() and (locks := list(_git_locks(git))) and not _git_at_work(project.root):
         for lock in locks:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
 
 from adapt_inf.project import Project
 from adapt_inf.writer import BusyError, clear_locks, holder, kill_orphans, mark_run, writer_lock
@@ -158,3 +160,23 @@ def test_a_record_of_a_run_that_dvc_did_not_finish_writing(project: Project) -> 
         (folder / name).write_text("cmd: true\n", encoding="utf-8")
     clear_locks(project)
     assert [path.name for path in folder.iterdir()] == ["9f3a"]
+
+
+def test_a_record_of_a_run_that_dvc_did_not_begin_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DVC has made its folder, looks for the newest record in it ever after, and fails at there being none."""
+    monkeypatch.chdir(tmp_path)
+    with Repo.init(str(tmp_path), no_scm=True):
+        (tmp_path / "a").write_text("a", encoding="utf-8")
+    stage = {"cmd": "cp a b", "deps": ["a"], "outs": ["b"]}
+    (tmp_path / "dvc.yaml").write_text(json.dumps({"stages": {"copy": stage}}), encoding="utf-8")
+    with Repo(".") as repo:
+        repo.reproduce()
+    (record,) = (tmp_path / ".dvc" / "cache" / "runs").glob("*/*/*")
+    for done in (record, tmp_path / "dvc.lock", tmp_path / "b"):
+        done.unlink()
+    with pytest.raises(DvcException), Repo(".") as repo:
+        repo.reproduce()
+    clear_locks(Project(tmp_path))
+    with Repo(".") as repo:
+        repo.reproduce()
+    assert (tmp_path / "b").read_text(encoding="utf-8") == "a"
