@@ -266,8 +266,9 @@ def kill_one(watch: Watch, rng: np.random.Generator, tally: Tally, target: Targe
                 candidates.append((process, found))
     if not candidates or watch.ended():
         return False
+    # Where a target is named, as few kills as those of the test, each kind has its turn.
     kinds = [*sorted({found[0] for _, found in candidates}), ALL]
-    kind = kinds[tally.kills % len(kinds) if target else rng.integers(len(kinds))]
+    kind = min(kinds, key=lambda kind: tally.roles[kind]) if target else kinds[rng.integers(len(kinds))]
     chosen = [process for process, found in candidates if kind in (found[0], ALL)]
     for process in chosen if kind == ALL else [chosen[rng.integers(len(chosen))]]:
         with suppress(psutil.NoSuchProcess):

@@ -165,7 +165,7 @@ class Kill:
 
 def test_ctrl_c_leaves_nothing_half_copied(project: Project) -> None:
     with open(source(project, "large") / "more.bin", "wb") as file:
-        file.truncate(300 << 20)
+        file.truncate(1 << 30)  # takes long enough to copy on a loaded machine, too
     command = [sys.executable, "-m", "adapt_inf.cli", "drop", str(source(project, "large")), "-C", str(project.root)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
         while not list(project.drops.glob(".large.*.part/more.bin")):
