@@ -88,7 +88,8 @@ def run_workers(count: int, work: Callable[[int], T]) -> T:
 
 
 def _child(work: Callable[[int], object], rank: int, tell: Connection, parent: int) -> None:
-    end_with_parent(parent)
+    if not end_with_parent(parent):
+        return
     try:
         work(rank)
     except AdaptInfError as error:

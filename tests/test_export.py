@@ -50,7 +50,7 @@ torch.save({"inputs": inputs, "logits": logits, "tokens": tokens}, out)
 def ask(folder: Path, base: str = "") -> dict[str, Any]:
     out = folder.with_suffix(".pt")
     subprocess.run([sys.executable, "-c", ASK, str(folder), str(out), base], check=True, cwd=folder.parent)
-    return torch.load(out)
+    return torch.load(out, weights_only=True)
 
 
 def expect_round(found: dict[str, Any], project: Project, round_id: str) -> None:

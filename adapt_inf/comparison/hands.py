@@ -95,7 +95,8 @@ class Hands:
 
 
 def _work(task: Task, store: Store, cores: set[int], say: Connection, parent: int) -> None:
-    end_with_parent(parent)
+    if not end_with_parent(parent):
+        return
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the process that began this one ends it
     os.sched_setaffinity(0, cores)
     task.bench.mkdir(parents=True, exist_ok=True)
