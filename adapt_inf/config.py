@@ -57,7 +57,7 @@ class Score:
 class Select:
     strategy: str = "adapt_inf"
     budget: int | float = Field(default=0.25, gt=0)
-    split: Literal["equal", "proportional", "density"] = "equal"
+    split: Literal["equal", "proportional", "density", "loss"] = "equal"
     scores: list[str] = Field(
         default_factory=lambda: ["perplexity", "el2n", "entropy", "grand", "image_grounding"], min_length=1
     )

@@ -66,8 +66,8 @@ def writer_lock(project: Project, *, wait: bool = False, flow_run: str | None = 
         flow_run: the id of this process's flow run in Prefect.
 
     Yields:
-        The writers before this one that died at work, whose processes and locks have been cleared here. Their runs in
-        Prefect and MLflow are the caller's.
+        The writers before this one that died at work or were told to stop, whose processes and locks have been cleared
+        here. Their runs in Prefect and MLflow are the caller's.
 
     Raises:
         BusyError: another process holds it, naming that process.
@@ -84,8 +84,11 @@ def writer_lock(project: Project, *, wait: bool = False, flow_run: str | None = 
             kill_orphans(project)
             clear_locks(project)
             yield dead
-        finally:
+        except Exception:
             write_json(_list(project), [])
+            raise
+        # Told to stop, maybe twice, a writer cannot say what it still closed: it stays in the list as if it had died.
+        write_json(_list(project), [])
 
 
 def mark_run(project: Project) -> None:

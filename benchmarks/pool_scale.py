@@ -171,7 +171,7 @@ def against_released(n: int, k: int, repeat: int = 9) -> dict[str, Any]:
     scores = draw_scores(cluster, rng)
     scores["image_grounding"] = np.nan_to_num(scores["image_grounding"])  # the released code takes no nan
     similarity, is_new = rng.uniform(0.3, 0.9, n).astype(np.float32), rng.random(n) < 0.5
-    known = Candidates(cluster, similarity, is_new, scores, int(cluster.max()) + 1)
+    known = Candidates(cluster, similarity, is_new, scores, int(cluster.max()) + 1, rng.exponential(size=n))
     budget = n // 4
 
     def ours() -> int:

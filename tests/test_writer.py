@@ -74,6 +74,17 @@ def test_a_second_writer_is_told_who_is_at_work(project: Project) -> None:
         assert dead == []
 
 
+def test_a_writer_that_was_told_to_stop_leaves_what_it_had_open_to_the_next(project: Project) -> None:
+    with pytest.raises(KeyboardInterrupt), writer_lock(project, flow_run="stopped"):
+        raise KeyboardInterrupt
+    with writer_lock(project) as dead:
+        assert [writer.flow_run for writer in dead] == ["stopped"]
+    with pytest.raises(ValueError, match="its own"), writer_lock(project):
+        raise ValueError("its own")
+    with writer_lock(project) as dead:
+        assert dead == [], "one that failed has said so itself"
+
+
 def test_a_writer_that_waits_comes_next(project: Project) -> None:
     first = start_writer(project, then="time.sleep(1)")
     assert first.stdout is not None

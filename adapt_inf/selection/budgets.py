@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from adapt_inf.selection.arrays import FloatArray, IntArray
 
-Split = Literal["equal", "proportional", "density"]
+Split = Literal["equal", "proportional", "density", "loss"]
 
 
 def resolve_budget(budget: int | float, candidates: int) -> int:
@@ -129,19 +129,23 @@ def cluster_budgets(
     total: int,
     split: Split = "equal",
     min_cluster: int = 0,
-    spread: ArrayLike | None = None,
+    factors: ArrayLike | None = None,
 ) -> IntArray:
     """How many samples each cluster may give, summing to exactly min(total, sum of sizes).
 
-    `equal`: the same for every cluster, as far as it has them. `proportional`: by size. `density`: by size times
-    spread, so a dense cluster, whose samples say the same, gives fewer. Whatever the split, a cluster under
-    `min_cluster` first gets its equal share, which is all of it unless the budget is short: neither of the others may
-    starve a rare skill.
+    `equal`: the same for every cluster, as far as it has them. `proportional`: by size. `density`: by size times how
+    widely it is spread, so a dense cluster, whose samples say the same, gives fewer. `loss`: by size times mean loss,
+    so what the model knows and has not forgotten gives fewer. Whatever the split, a cluster under `min_cluster` first
+    gets its equal share, all of it unless the budget is short: none of the others may starve a rare skill.
 
     Args:
         sizes: (k,) samples per cluster.
         total: the budget.
-        spread: (k,) mean of 1 - cosine to the centroid, >= 0; needed for `density`.
+        factors: (k,) >= 0, what the size is multiplied by: for `density` the mean of 1 - cosine to the centroid, for
+            `loss` the mean nll of the answers. The others have none.
+
+    Raises:
+        ValueError: no factors for a split that needs them.
 
     Left-over units go to larger clusters first, then by number.
     """
@@ -154,11 +158,11 @@ def cluster_budgets(
     shares = np.where(small, equal, 0)
     rest = np.flatnonzero(~small & (caps > 0))
     weights = caps[rest].astype(np.float64)
-    if split == "density":
-        if spread is None:
-            raise ValueError("the density split needs the spread of each cluster")
+    if split != "proportional":
+        if factors is None:
+            raise ValueError(f"the {split} split needs a factor for each cluster")
         # 1e-3 is above the rounding of a cosine: a cluster of identical samples has no spread, but some share.
-        weights = weights * np.maximum(np.asarray(spread, dtype=np.float64)[rest], 1e-3)
+        weights = weights * np.maximum(np.asarray(factors, dtype=np.float64)[rest], 1e-3)
     places = np.empty(len(caps), dtype=np.int64)
     places[order] = np.arange(len(caps))
     shares[rest] = water_fill(caps[rest], total - int(shares.sum()), weights, np.argsort(places[rest]))

@@ -46,6 +46,7 @@ class Candidates:
         scores: by name, (n,) each: those of `select.scores` and, where it is one more, the strategy's; nan where a
             sample has none.
         clusters: k. Some may be empty.
+        loss: (n,) mean nll of the answer's tokens under the model as it is, in nats.
     """
 
     cluster: IntArray
@@ -53,6 +54,7 @@ class Candidates:
     is_new: BoolArray
     scores: Mapping[str, FloatArray]
     clusters: int
+    loss: FloatArray
 
     def __len__(self) -> int:
         return len(self.cluster)
@@ -158,8 +160,9 @@ def draw_over_all(is_new: BoolArray, strategy: str, budget: int, seed: int) -> I
 
 
 def _budgets(candidates: Candidates, budget: int, params: Select) -> IntArray:
-    spread = None
-    if params.split == "density":
-        distance = np.bincount(candidates.cluster, 1.0 - candidates.similarity, minlength=candidates.clusters)
-        spread = np.maximum(distance / np.maximum(candidates.sizes, 1), 0.0)
-    return cluster_budgets(candidates.sizes, budget, params.split, params.min_cluster, spread)
+    by_split = {"density": 1.0 - candidates.similarity, "loss": candidates.loss}
+    factors = None
+    if (values := by_split.get(params.split)) is not None:
+        sums = np.bincount(candidates.cluster, values, minlength=candidates.clusters)
+        factors = np.maximum(sums / np.maximum(candidates.sizes, 1), 0.0)
+    return cluster_budgets(candidates.sizes, budget, params.split, params.min_cluster, factors)

@@ -39,6 +39,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
     frame = candidates(ctx, ["sample_id", "drop", "skill", "round"])
     clusters = table_of(frame["sample_id"], ctx.input("cluster") / "assignments.parquet")
     scores = table_of(frame["sample_id"], ctx.input("score") / "scores.parquet")
+    signals = table_of(frame["sample_id"], ctx.input("sketch") / "signals.parquet", ["nll"])
     names = [name for name in scores.columns if name != "sample_id"]
     rows = np.flatnonzero(readable(ctx, frame["sample_id"]))
     _check(ctx, names, len(rows))
@@ -48,6 +49,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
         is_new=(frame["round"] == ctx.round).to_numpy(dtype=bool)[rows],
         scores={name: scores[name].to_numpy(dtype=np.float64)[rows] for name in names},
         clusters=int(clusters["cluster"].max()) + 1 if len(clusters) else 0,
+        loss=signals["nll"].to_numpy(dtype=np.float64)[rows],
     )
     found = select(known, params, ctx.params.seed)
 

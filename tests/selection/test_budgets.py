@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from adapt_inf.selection.budgets import cluster_budgets, resolve_budget, water_fill
 
-splits = st.sampled_from(["equal", "proportional", "density"])
+splits = st.sampled_from(["equal", "proportional", "density", "loss"])
 sizes_of = st.lists(st.integers(0, 60), max_size=12)
 
 
@@ -78,8 +78,8 @@ def test_weighted_shares_sum_exactly_whatever_the_weights(pairs, total):
 @given(sizes_of, st.integers(0, 800), splits, st.integers(0, 40), st.data())
 @settings(max_examples=300)
 def test_cluster_budgets_are_exact_and_small_clusters_keep_their_equal_share(sizes, total, split, min_cluster, data):
-    spread = data.draw(st.lists(st.floats(0, 2), min_size=len(sizes), max_size=len(sizes)))
-    budgets = cluster_budgets(sizes, total, split, min_cluster, spread)
+    factors = data.draw(st.lists(st.floats(0, 2), min_size=len(sizes), max_size=len(sizes)))
+    budgets = cluster_budgets(sizes, total, split, min_cluster, factors)
     assert budgets.sum() == min(total, sum(sizes))
     assert ((budgets >= 0) & (budgets <= sizes)).all()
     equal = cluster_budgets(sizes, total)
@@ -96,10 +96,11 @@ def test_left_over_units_go_to_larger_clusters():
     assert cluster_budgets([10, 30, 20, 30], 3).tolist() == [0, 1, 1, 1]
 
 
-def test_proportional_follows_size_and_density_follows_spread():
+def test_proportional_follows_size_and_the_others_size_times_their_factor():
     assert cluster_budgets([100, 300, 600], 100, "proportional").tolist() == [10, 30, 60]
-    assert cluster_budgets([100, 100], 60, "density", spread=[0.1, 0.5]).tolist() == [10, 50]
-    assert cluster_budgets([100, 100], 60, "density", spread=[0.0, 0.0]).tolist() == [30, 30]
+    assert cluster_budgets([100, 100], 60, "density", factors=[0.1, 0.5]).tolist() == [10, 50]
+    assert cluster_budgets([100, 100], 60, "density", factors=[0.0, 0.0]).tolist() == [30, 30]
+    assert cluster_budgets([100, 300], 60, "loss", factors=[3.0, 1.0]).tolist() == [30, 30]
     assert cluster_budgets([10, 1000], 100, "proportional", min_cluster=32).tolist() == [10, 90]
 
 
@@ -136,5 +137,6 @@ def test_bad_shares_are_refused():
         water_fill([1], -1)
     with pytest.raises(ValueError, match="positive"):
         water_fill([1, 1], 1, weights=[1, np.nan])
-    with pytest.raises(ValueError, match="spread"):
-        cluster_budgets([50, 50], 10, "density")
+    for split in ("density", "loss"):
+        with pytest.raises(ValueError, match=f"the {split} split needs a factor"):
+            cluster_budgets([50, 50], 10, split)

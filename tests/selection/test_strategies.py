@@ -30,7 +30,8 @@ def candidates_of(n, k, seed, adversarial="none"):
         scores = {name: np.full(n, np.nan) for name in scores}
     if adversarial == "no grounding":
         scores["image_grounding"] = np.full(n, np.nan)
-    return Candidates(cluster, rng.uniform(0, 1, n).astype(np.float32), rng.random(n) < 0.3, scores, min(k, n))
+    similarity, is_new = rng.uniform(0, 1, n).astype(np.float32), rng.random(n) < 0.3
+    return Candidates(cluster, similarity, is_new, scores, min(k, n), rng.exponential(size=n))
 
 
 @given(
@@ -38,7 +39,7 @@ def candidates_of(n, k, seed, adversarial="none"):
     st.integers(1, 20),
     st.sampled_from(STRATEGIES),
     st.one_of(st.integers(1, 400), st.floats(0.001, 1.0)),
-    st.sampled_from(["equal", "proportional", "density"]),
+    st.sampled_from(["equal", "proportional", "density", "loss"]),
     st.sampled_from(["none", "constant", "all nan", "no grounding"]),
     st.integers(0, 3),
 )

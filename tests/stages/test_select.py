@@ -64,6 +64,21 @@ def test_the_selection_is_exact_and_says_why(ctx: StageContext) -> None:
     assert any(row["entropies"]["image_grounding"] is None for row in rows)
 
 
+def test_budgets_by_loss_follow_the_loss_of_what_can_be_read(ctx: StageContext) -> None:
+    frame = candidates(ctx)
+    clusters = pd.read_parquet(ctx.input("cluster") / "assignments.parquet")["cluster"]
+    faulty = frame["sample_id"][clusters.index % 9 == 0]
+    put_faults(ctx, faulty.tolist())
+    nll = np.where(clusters == 2, 3.0, 1.0)
+    nll[frame["sample_id"].isin(faulty)] = np.nan
+    table = pd.DataFrame({"sample_id": frame["sample_id"], "nll": nll})
+    write_parquet(ctx.input("sketch") / "signals.parquet", table)
+    select.run(with_params(ctx.project.root, select={"budget": 20, "split": "loss", "min_cluster": 0}))
+    rows = outcome(ctx)[1]["clusters"]
+    weights = np.array([row["size"] * (3.0 if row["cluster"] == 2 else 1.0) for row in rows])
+    assert np.abs([row["budget"] for row in rows] - 20 * weights / weights.sum()).max() < 1
+
+
 def test_skills_and_drops_add_up(ctx: StageContext) -> None:
     select.run(ctx)
     _, table = outcome(ctx)
@@ -144,7 +159,7 @@ def test_what_cannot_be_read_is_never_selected(ctx: StageContext, strategy: str)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("split", ["equal", "proportional", "density"])
+@pytest.mark.parametrize("split", ["equal", "proportional", "density", "loss"])
 def test_a_round_that_cannot_be_read_at_all_selects_nothing(ctx: StageContext, strategy: str, split: str) -> None:
     put_faults(ctx, candidates(ctx)["sample_id"].tolist())
     changed = with_params(ctx.project.root, select={"strategy": strategy, "budget": 0.3, "split": split})
