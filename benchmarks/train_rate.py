@@ -38,7 +38,7 @@ from transformers.utils import logging as transformers_logging
 
 from adapt_inf.config import Train
 from adapt_inf.data.samples import Sample
-from adapt_inf.demo.probe_drops import PLANS, Listed, carve
+from adapt_inf.demo.probe_drops import PLANS, Listed, samples_of
 from adapt_inf.models.batches import Batch, collate, token_lengths
 from adapt_inf.models.likelihood import answer_logits, sample_nll
 from adapt_inf.models.lora import with_adapter
@@ -77,7 +77,7 @@ def main() -> None:
 
 def draw(count: int) -> list[Sample]:
     """The first samples of every drop's training split, in equal parts."""
-    parts = [carve(name)[0][: -(-count // len(PLANS))] for name in PLANS]
+    parts = [samples_of(name)[0][: -(-count // len(PLANS))] for name in PLANS]
     return [sample for row in zip(*parts, strict=True) for sample in row][:count]
 
 

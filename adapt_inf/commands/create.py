@@ -24,6 +24,9 @@ def add(commands: Commands) -> None:
     demo.add_argument("--strategy", default="adapt_inf", metavar="S", help="select.strategy (default: adapt_inf)")
     demo.add_argument("--seed", type=int, default=0, help="of the rounds (default: 0)")
     demo.add_argument("--no-rounds", action="store_true", help="let the drops wait: for `adapt-inf compare`")
+    demo.add_argument(
+        "--development", action="store_true", help="evaluate on a part of the training splits: to choose settings by"
+    )
     demo.set_defaults(run=_demo)
 
 
@@ -38,4 +41,5 @@ def _init(options: argparse.Namespace) -> None:
 def _demo(options: argparse.Namespace) -> None:
     from adapt_inf.demo.run import run_demo
 
-    print(run_demo(options.dir, options.drops, options.strategy, options.seed, rounds=not options.no_rounds))
+    rounds, development = not options.no_rounds, options.development
+    print(run_demo(options.dir, options.drops, options.strategy, options.seed, rounds=rounds, development=development))

@@ -6,11 +6,12 @@ millisecond a sample). docs/continuum.md says what in it is real and what is com
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 from adapt_inf.demo import questions
 from adapt_inf.demo.drops import geography, handwriting, languages, pairs, scenes, shapes
-from adapt_inf.demo.drops.plan import Plan, draw
+from adapt_inf.demo.drops.plan import Named, Plan, Split, draw
 from adapt_inf.demo.drops.writing import write_drop
 
 PLANS = {
@@ -21,6 +22,7 @@ DROPS: tuple[str, ...] = tuple(PLANS)
 """The drops in the order in which they arrive."""
 
 BASE_POOL = 2000  # training samples
+HELD_OUT = 8  # of a training split that is carved, one part of so many
 
 BASE = Plan(
     name="base",
@@ -47,12 +49,37 @@ BASE = Plan(
 )
 
 
-def compose_base(out: Path, seed: int = 0) -> None:
-    """Write what the base model was trained on, and a suite that tests it, as a drop folder at `out`."""
-    write_drop(BASE, draw(BASE, seed), out)
+def compose_base(out: Path, seed: int = 0, *, development: bool = False) -> None:
+    """Write what the base model was trained on, and a suite that tests it, as a drop folder at `out`.
+
+    Args:
+        development: see `compose_drop`.
+    """
+    write_drop(BASE, carve(BASE, seed) if development else draw(BASE, seed), out)
 
 
-def compose_drop(name: str, out: Path, seed: int = 0) -> None:
-    """Write the drop `name`, one of DROPS, as a drop folder at `out`."""
+def compose_drop(name: str, out: Path, seed: int = 0, *, development: bool = False) -> None:
+    """Write the drop `name`, one of DROPS, as a drop folder at `out`.
+
+    Args:
+        development: both splits are carved from its training split, so that settings can be chosen by what they bring
+            without a look at the evaluation split.
+    """
     plan = PLANS[name]
-    write_drop(plan, draw(plan, seed), out)
+    write_drop(plan, carve(plan, seed) if development else draw(plan, seed), out)
+
+
+def carve(plan: Plan, seed: int = 0) -> dict[Split, list[Named]]:
+    """A plan's training split in two: every HELD_OUT-th original is held out, its near-duplicates are in neither part.
+
+    Questions on one picture of shapes stay on one side.
+    """
+    parts: dict[Split, list[Named]] = {"train": [], "eval": []}
+    for named in draw(plan, seed)["train"]:
+        repeated = named.id.split("-again")[0]
+        original = named.item.images[0].tobytes() if plan.name == "shapes" else repeated.encode()
+        if zlib.crc32(original) % HELD_OUT:
+            parts["train"].append(named)
+        elif repeated == named.id:
+            parts["eval"].append(named)
+    return parts

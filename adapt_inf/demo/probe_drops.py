@@ -11,7 +11,6 @@ import argparse
 import json
 import tempfile
 import time
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,8 +21,8 @@ from numpy.typing import NDArray
 from adapt_inf.config import Train
 from adapt_inf.creation import shipped_model
 from adapt_inf.data.samples import Sample
-from adapt_inf.demo.compose import DROPS, PLANS
-from adapt_inf.demo.drops.plan import Named, draw
+from adapt_inf.demo.compose import DROPS, PLANS, carve
+from adapt_inf.demo.drops.plan import Named
 from adapt_inf.demo.drops.writing import chat, png
 from adapt_inf.evaluation.metrics import METRICS
 from adapt_inf.models.generation import answer
@@ -31,7 +30,6 @@ from adapt_inf.models.lora import with_adapter
 from adapt_inf.models.training import train
 from adapt_inf.models.vlm import VLM, load_vlm
 
-HELD_OUT = 8  # one part of so many
 LONGEST_ANSWER = 12  # tokens
 
 
@@ -64,7 +62,7 @@ def main() -> None:
 
 def probe(model: Path, name: str, knobs: Train, most: int | None = None) -> dict[str, Any]:
     """Train on most of a drop's training split; accuracy and the majority answer's share, a skill, on the rest."""
-    train_on, judge_by = carve(name)
+    train_on, judge_by = samples_of(name)
     vlm = with_adapter(load_vlm(model), knobs, seed=0)
     before = accuracy(vlm, judge_by)
     started = time.monotonic()
@@ -78,16 +76,10 @@ def probe(model: Path, name: str, knobs: Train, most: int | None = None) -> dict
     return {"main": PLANS[name].skill, "seconds": round(time.monotonic() - started), "skills": skills}
 
 
-def carve(name: str, seed: int = 0) -> tuple[list[Sample], list[Sample]]:
-    """A drop's training split in two; near-duplicates of what is held out are in neither part."""
-    train_on, judge_by = [], []
-    for named in draw(PLANS[name], seed)["train"]:
-        original = named.item.images[0].tobytes() if name == "shapes" else named.id.split("-again")[0].encode()
-        if zlib.crc32(original) % HELD_OUT:
-            train_on.append(as_sample(name, named))
-        elif "-again" not in named.id:
-            judge_by.append(as_sample(name, named))
-    return train_on, judge_by
+def samples_of(name: str, seed: int = 0) -> tuple[list[Sample], list[Sample]]:
+    """A drop's training split in two, see `compose.carve`: what to train on, what to judge by."""
+    parts = carve(PLANS[name], seed)
+    return [as_sample(name, named) for named in parts["train"]], [as_sample(name, named) for named in parts["eval"]]
 
 
 def as_sample(drop: str, named: Named) -> Sample:

@@ -32,11 +32,14 @@ PARAMS: dict[str, Any] = {
 """Where the demo's params.yaml differs from the default, which is meant for models a thousand times larger."""
 
 
-def run_demo(target: Path, drops: int, strategy: str, seed: int, *, rounds: bool = True) -> str:
+def run_demo(
+    target: Path, drops: int, strategy: str, seed: int, *, rounds: bool = True, development: bool = False
+) -> str:
     """Make or continue the demo at `target` with the first `drops` of the continuum; what to print at the end.
 
     Args:
         rounds: run them; else the drops wait.
+        development: with evaluation splits carved from the training splits, see `compose.compose_drop`.
 
     Raises:
         AdaptInfError: `target` holds something else, or a demo of another strategy or seed.
@@ -47,11 +50,11 @@ def run_demo(target: Path, drops: int, strategy: str, seed: int, *, rounds: bool
 
     if not 1 <= drops <= len(DROPS):
         raise AdaptInfError(f"--drops {drops}: the continuum has {len(DROPS)} drops.", f"Take 1 to {len(DROPS)}.")
-    project = _project(target, strategy, seed)
+    project = _project(target, strategy, seed, development=development)
     with tempfile.TemporaryDirectory() as folder:
         for name in DROPS[:drops]:
             if not project.drop(name).exists():
-                compose_drop(name, Path(folder) / name)
+                compose_drop(name, Path(folder) / name, development=development)
                 add_drop(project, Path(folder) / name, name)
     if not rounds:
         return f"{', '.join(pending_drops(project))} wait in {project.root}. Next, in it: adapt-inf compare, or round."
@@ -64,7 +67,7 @@ def run_demo(target: Path, drops: int, strategy: str, seed: int, *, rounds: bool
     return f"{lineage_table(entries)}\n\nThe last round on one page:\n{page}\n\nMLflow:\n{mlflow_command(project)}"
 
 
-def _project(target: Path, strategy: str, seed: int) -> Project:
+def _project(target: Path, strategy: str, seed: int, *, development: bool) -> Project:
     """The demo's project at `target`, made if it is not there."""
     from adapt_inf.demo.compose import compose_base
 
@@ -83,7 +86,7 @@ def _project(target: Path, strategy: str, seed: int) -> Project:
         params_file.write_text(set_values(definition("params.yaml"), values), encoding="utf-8")
         lineage.check_selection(load_params(params_file).select, target / "params.yaml")
         pool = Path(folder) / "base"
-        compose_base(pool)
+        compose_base(pool, development=development)
         command = [sys.executable, "-m", "adapt_inf.cli", "init", str(target), "--model", shipped_model()]
         done = subprocess.run([*command, "--pool", str(pool), "--params", str(params_file)], check=False)
     if done.returncode:

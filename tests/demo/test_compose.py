@@ -12,7 +12,7 @@ import pytest
 
 from adapt_inf.data.drops import read_drop
 from adapt_inf.data.formats import RawSample, read_split
-from adapt_inf.demo.compose import BASE, DROPS, PLANS, compose_base, compose_drop
+from adapt_inf.demo.compose import BASE, DROPS, HELD_OUT, PLANS, compose_base, compose_drop
 from adapt_inf.demo.drops.plan import Named, draw, nudged
 from adapt_inf.demo.pictures import Split
 
@@ -112,6 +112,26 @@ def test_composing_twice_gives_the_same_bytes(name: str, tmp_path: Path) -> None
     for place, seed in (("a", 0), ("b", 0), ("c", 1)):
         compose_drop(name, tmp_path / place, seed)
     assert digest(tmp_path / "a") == digest(tmp_path / "b") != digest(tmp_path / "c")
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_carved_drop_is_judged_by_training_samples_that_it_does_not_train_on(name: str, tmp_path: Path) -> None:
+    if name == "base":
+        compose_base(tmp_path, development=True)
+    else:
+        compose_drop(name, tmp_path, development=True)
+    drop = read_drop(tmp_path)
+    whole = {named.id: named for named in drawn(name)["train"]}
+    ids = {split: {raw.id for raw in read_split(drop, split)} for split in ("train", "eval")}
+    assert ids["train"] | ids["eval"] <= set(whole)
+    originals = {split: {one.split("-again")[0] for one in ids[split]} for split in ids}
+    assert not originals["train"] & originals["eval"]
+    if name == "shapes":  # several questions are about one picture
+        pictures = {split: {whole[one].item.images[0].tobytes() for one in ids[split]} for split in ids}
+        assert not pictures["train"] & pictures["eval"]
+    share = len(ids["eval"]) / len(ids["train"])
+    assert 0.5 / HELD_OUT < share < 2 / HELD_OUT
+    assert {whole[one].item.skill for one in ids["eval"]} >= {EVERY[name].skill}
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -74,11 +74,11 @@ def test_agrees_with_measuring_again_after_every_removal(seed, n, kind, keep, me
     assert pruned.duplicate_of.tolist() == duplicate_of
 
 
-@given(st.integers(0, 100), kinds, st.sampled_from([700, KB, 2 * KB, 5 * KB]), st.booleans())
+@given(st.integers(0, 100), kinds, st.sampled_from([700, KB, 2 * KB]), st.booleans())
 @settings(max_examples=20, deadline=None)
 def test_any_memory_gives_the_same(seed, kind, memory, eight_bit):
-    sketches = sketches_of(seed, 120, kind)
-    whole, parts = prune_redundant(sketches, 50), prune_redundant(sketches, 50, memory, eight_bit)
+    sketches = sketches_of(seed, 60, kind)
+    whole, parts = prune_redundant(sketches, 25), prune_redundant(sketches, 25, memory, eight_bit)
     assert np.array_equal(whole.positions, parts.positions)
     assert np.array_equal(whole.duplicate_of, parts.duplicate_of)
     assert np.array_equal(whole.similarity, parts.similarity)
@@ -90,10 +90,10 @@ def in_groups(n, dim, groups, noise, seed=3):
     return (centres[rng.integers(0, groups, n)] + noise * rng.normal(size=(n, dim))).astype(np.float16)
 
 
-@pytest.mark.parametrize("keep", [1, 60, 300, 1100, 1490])
+@pytest.mark.parametrize("keep", [1, 300, 795])
 @pytest.mark.parametrize("noise", [0.02, 0.4, 3.0])
 def test_several_tiles_agree_with_the_definition(keep, noise):
-    sketches = in_groups(1500, 48, 60, noise)
+    sketches = in_groups(800, 48, 40, noise)
     pruned = [
         prune_redundant(sketches, keep, memory, eight_bit)
         for memory, eight_bit in ((2**30, True), (2**30, False), (64 * KB, True), (100 * KB, False))
