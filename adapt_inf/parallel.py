@@ -138,11 +138,18 @@ class SharedProgress:
 
 
 AddUp = Callable[[list[Tensor], Tensor], Tensor]
-"""Replaces each weight's gradient by its sum over workers, and returns the sum of a short vector of figures."""
+"""Replaces each weight's gradient by its sum over workers, and returns the sum of a short vector of figures.
+
+A weight that nothing in the batch went through, as a projector where no sample has an image, has a gradient of zeros:
+left without one, AdamW would pass it over, and its moments would fall behind those of the others.
+"""
 
 
 def alone(weights: list[Tensor], figures: Tensor) -> Tensor:
     """The sum over one worker."""
+    for weight in weights:
+        if weight.grad is None:
+            weight.grad = torch.zeros_like(weight)
     return figures
 
 
