@@ -60,6 +60,6 @@ class StageContext:
                 shutil.rmtree(other)
         work.mkdir(parents=True, exist_ok=True)
         yield work
-        for part in work.rglob(".*.part"):
+        for part in (*work.rglob(".*.part"), *work.rglob(".tmp*")):  # ours, and those of safetensors
             part.unlink()
         publish_folder(work, self.project.output(self.round, name))

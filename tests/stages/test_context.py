@@ -49,6 +49,7 @@ def test_work_for_other_inputs_is_thrown_away(context: StageContext) -> None:
 def test_half_a_file_is_not_published(context: StageContext) -> None:
     with context.output("pool", []) as folder:
         (folder / ".manifest.parquet.part").write_text("half", encoding="utf-8")
+        (folder / ".tmpA1b2C3").write_text("half of what safetensors wrote", encoding="utf-8")
     assert list(context.input("pool").iterdir()) == []
 
 
