@@ -74,6 +74,7 @@ def begin_server() -> subprocess.Popen[bytes] | None:
         listening.bind(("127.0.0.1", 0))
         listening.listen(128)
         listening.set_inheritable(True)
+        os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "1")  # once gone, it does not come back: no minute a call
         os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
         refresh_global_settings_context()
         command = [sys.executable, "-m", "flows.server", str(listening.fileno()), str(os.getpid())]
