@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -140,14 +140,21 @@ def publish_folder(work: Path, target: Path) -> None:
             with open(file, "rb") as handle:
                 os.fsync(handle.fileno())
     target.parent.mkdir(parents=True, exist_ok=True)
+    old = target.with_name(f".{target.name}.old")  # a killed run may have left one
+    shutil.rmtree(old, ignore_errors=True)
     if target.exists():
-        old = target.with_name(f".{target.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
         os.rename(target, old)
-        os.rename(work, target)
-        shutil.rmtree(old)
-    else:
-        os.rename(work, target)
+    os.rename(work, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder that may not be there. Killed on the way, it is gone or whole; `.<name>.part` may be left."""
+    away = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(away, ignore_errors=True)
+    with suppress(FileNotFoundError):
+        os.rename(folder, away)
+        shutil.rmtree(away)
 
 
 @contextmanager

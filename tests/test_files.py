@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -64,3 +66,29 @@ def test_a_folder_digest_stands_for_names_and_contents(tmp_path: Path) -> None:
     assert files.folder_digest(tmp_path / "a") == files.folder_digest(tmp_path / "b")
     files.write_text(tmp_path / "b" / "y", "")
     assert files.folder_digest(tmp_path / "a") != files.folder_digest(tmp_path / "b")
+
+
+def test_a_folder_is_gone_or_whole_whenever_its_removal_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = tmp_path / "state"
+    files.remove_folder(state)
+    state.mkdir()
+    for number in range(3):
+        (state / f"part-{number}").touch()
+    remove = shutil.rmtree
+
+    def dying(folder: Path, **options: Any) -> None:
+        if folder.exists():
+            (folder / "part-1").unlink()
+            raise KeyboardInterrupt
+        remove(folder, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", dying)
+        with pytest.raises(KeyboardInterrupt):
+            files.remove_folder(state)
+    assert not state.exists()
+    state.mkdir()
+    files.remove_folder(state)
+    assert list(tmp_path.iterdir()) == []

@@ -33,7 +33,7 @@ from adapt_inf.data.manifest import MANIFEST, SHARDS, manifest_frame, read_pool,
 from adapt_inf.data.samples import BadSample, Sample, content_hash
 from adapt_inf.data.shards import ShardWriter, write_shard
 from adapt_inf.errors import DropError
-from adapt_inf.files import read_json, write_json, write_whole
+from adapt_inf.files import read_json, remove_folder, write_json, write_whole
 from adapt_inf.progress import progress
 
 SUITE = "suite.parquet"
@@ -171,7 +171,7 @@ def _take_in(drop: Drop, known: Known, out: Path, params: Ingest, round_id: str,
         "reasons": _reasons(rejects),
     }
     write_json(out / REPORT, report)
-    shutil.rmtree(out / _STATE, ignore_errors=True)
+    remove_folder(out / _STATE)
     return report
 
 

@@ -60,6 +60,9 @@ class StageContext:
                 shutil.rmtree(other)
         work.mkdir(parents=True, exist_ok=True)
         yield work
-        for part in (*work.rglob(".*.part"), *work.rglob(".tmp*")):  # ours, and those of safetensors
-            part.unlink()
+        for part in [*work.rglob(".*.part"), *work.rglob(".tmp*")]:  # ours, and those of safetensors
+            if part.is_dir():
+                shutil.rmtree(part)
+            else:
+                part.unlink(missing_ok=True)  # it was in such a folder
         publish_folder(work, self.project.output(self.round, name))

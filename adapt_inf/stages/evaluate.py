@@ -8,7 +8,6 @@ A sample that the model cannot read counts as answered with nothing; `fault` in 
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
@@ -24,7 +23,7 @@ from adapt_inf.data.shards import read_shard
 from adapt_inf.errors import SampleError
 from adapt_inf.evaluation.figures import Accuracies, figures, rare_skills
 from adapt_inf.evaluation.metrics import METRICS
-from adapt_inf.files import file_digest, folder_digest, read_json, write_json, write_parquet
+from adapt_inf.files import file_digest, folder_digest, read_json, remove_folder, write_json, write_parquet
 from adapt_inf.models.generation import answer, as_base
 from adapt_inf.models.vlm import VLM, load_vlm
 from adapt_inf.progress import progress
@@ -85,7 +84,7 @@ def _evaluate(ctx: StageContext, before: Matrix, parent: str | None) -> dict[str
         write_json(out / MATRIX, matrix)
         metrics = _metrics(ctx.round, parent, matrix)
         write_json(out / FIGURES, metrics)
-        shutil.rmtree(out / PARTS, ignore_errors=True)
+        remove_folder(out / PARTS)
     return {
         "samples": len(own),
         "unreadable": int((own["fault"] != "").sum()),

@@ -6,7 +6,6 @@ resumed like the sketch pass, part by part, and not made where no score asks for
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from adapt_inf.data.manifest import candidates
 from adapt_inf.data.shards import SampleStore
 from adapt_inf.errors import StageInputError
-from adapt_inf.files import file_digest, read_array, write_array, write_parquet
+from adapt_inf.files import file_digest, read_array, remove_folder, write_array, write_parquet
 from adapt_inf.models.vlm import load_vlm
 from adapt_inf.parallel import SharedProgress, run_workers, worker_count
 from adapt_inf.selection.scores import available, compute, resolve, without_value
@@ -68,7 +67,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
             if none := without_value(score, signals, columns[score.name]):
                 report["without_value"][score.name] = none
         write_parquet(out / "scores.parquet", pd.DataFrame(columns))
-        shutil.rmtree(out / WITHOUT_IMAGE, ignore_errors=True)
+        remove_folder(out / WITHOUT_IMAGE)
     return report
 
 

@@ -10,7 +10,6 @@ reason and never ends a pass.
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 from adapt_inf.data.manifest import candidates
 from adapt_inf.data.samples import Sample
 from adapt_inf.data.shards import SampleStore
-from adapt_inf.files import folder_digest, write_parquet
+from adapt_inf.files import folder_digest, remove_folder, write_parquet
 from adapt_inf.models.batches import Encoded, encode_readable, length_buckets, pad, token_lengths
 from adapt_inf.models.vlm import VLM, load_vlm
 from adapt_inf.parallel import SharedProgress, run_workers, worker_count
@@ -176,7 +175,7 @@ def _join(out: Path, name: str, parts: int, empty: pd.DataFrame) -> None:
         frames = [pd.read_parquet(_table_part(out, name, part)) for part in range(parts)]
         filled = [frame for frame in frames if len(frame)]
         write_parquet(out / name, pd.concat(filled, ignore_index=True) if filled else empty)
-    shutil.rmtree(out / name.removesuffix(".parquet"), ignore_errors=True)
+    remove_folder(out / name.removesuffix(".parquet"))
 
 
 def _no_signals() -> pd.DataFrame:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import pandas as pd
 from adapt_inf.data.manifest import candidates
 from adapt_inf.data.shards import SampleStore
 from adapt_inf.errors import StageInputError
-from adapt_inf.files import folder_digest, write_text
+from adapt_inf.files import folder_digest, remove_folder, write_text
 from adapt_inf.models.lora import with_adapter
 from adapt_inf.models.training import train
 from adapt_inf.models.vlm import load_vlm, save_adapter
@@ -41,7 +40,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
         trained = train(vlm, SampleStore(frame), knobs, seed, checkpoints)
         save_adapter(vlm, out, home=ctx.project.output(ctx.round, "model"))
         write_text(out / LOG, "".join(json.dumps(row) + "\n" for row in trained.log))
-        shutil.rmtree(checkpoints)
+        remove_folder(checkpoints)
     log = trained.log
     last = log[-max(1, len(log) // 10) :]
     return {

@@ -50,6 +50,8 @@ def test_half_a_file_is_not_published(context: StageContext) -> None:
     with context.output("pool", []) as folder:
         (folder / ".manifest.parquet.part").write_text("half", encoding="utf-8")
         (folder / ".tmpA1b2C3").write_text("half of what safetensors wrote", encoding="utf-8")
+        (folder / "..parts.part").mkdir()
+        (folder / "..parts.part" / ".tmpD4").write_text("in a folder that was being removed", encoding="utf-8")
     assert list(context.input("pool").iterdir()) == []
 
 
