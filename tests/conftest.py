@@ -88,7 +88,10 @@ def _once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[P
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole rounds first: the quick tests then even out what the worker processes have to do."""
+    """Whole rounds first: the quick tests then even out what the worker processes have to do.
+
+    The very first need no `two_rounds`, which one process makes while the others would wait.
+    """
     slow = (
         "tests/faults/",
         "tests/flows/",
@@ -97,4 +100,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         "tests/test_room",
         "tests/test_planning",
     )
-    items.sort(key=lambda item: not item.nodeid.startswith(slow))
+    first = "tests/flows/test_serve"
+    items.sort(key=lambda item: (not item.nodeid.startswith(first), not item.nodeid.startswith(slow)))

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,17 @@ import torch
 
 from adapt_inf.errors import AdaptInfError
 from adapt_inf.parallel import MeetingPlace, SharedProgress, alone, run_workers, worker_count
+
+
+def apart(body: Callable[[], None]) -> None:
+    """Run `body` in a fork, as a stage is a process of its own.
+
+    gloo leaves threads behind; a worker that is forked after them, from the same process, may crash.
+    """
+    process = get_context("fork").Process(target=body)
+    process.start()
+    process.join(120)
+    assert process.exitcode == 0
 
 
 def test_there_are_as_many_workers_as_cores_and_no_more_than_units() -> None:
@@ -53,8 +66,12 @@ def test_gradients_become_their_sum_over_workers(count: int, tmp_path: Path) -> 
         assert weights[1].grad is not None
         assert torch.equal(weights[1].grad, torch.ones(4))
 
-    with MeetingPlace(count) as meeting:
-        run_workers(count, work)
+    def body() -> None:
+        with meeting:
+            run_workers(count, work)
+
+    meeting = MeetingPlace(count)
+    apart(body)
 
 
 def test_a_worker_that_fails_fails_the_work() -> None:
@@ -76,8 +93,12 @@ def test_a_worker_that_is_killed_is_named_as_such(meets: bool) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         add_up([], torch.ones(1))
 
-    with pytest.raises(OSError, match=r"worker 1 of 2 was killed by SIGKILL, .* memory"), MeetingPlace(2) as meeting:
-        run_workers(2, work)
+    def body() -> None:
+        with pytest.raises(OSError, match=r"worker 1 of 2 was killed by SIGKILL, .* memory"), meeting:
+            run_workers(2, work)
+
+    meeting = MeetingPlace(2)
+    apart(body)
 
 
 @pytest.mark.parametrize("meets", [False, True])
@@ -90,10 +111,14 @@ def test_a_fault_with_a_mend_comes_up_as_itself(capfd: pytest.CaptureFixture[str
             raise AdaptInfError("It is broken.", "Mend it.")
         add_up([], torch.ones(1))
 
-    for _ in range(3):
-        with pytest.raises(AdaptInfError, match="It is broken") as caught, MeetingPlace(2) as meeting:
+    def body() -> None:
+        with pytest.raises(AdaptInfError, match="It is broken") as caught, meeting:
             run_workers(2, work)
         assert caught.value.mend == "Mend it."
+
+    meeting = MeetingPlace(2)
+    for _ in range(3):
+        apart(body)
     assert capfd.readouterr().err == ""
 
 

@@ -21,6 +21,7 @@ from adapt_inf.project import SCRATCH, Project
 from adapt_inf.stages.forkserver import ADDRESS, forkserver
 from adapt_inf.versions import quiet_environment
 
+MODULE = "adapt_inf.stages.forkserver"
 STAGE = "stage select"  # as `ps` shows it
 
 
@@ -35,7 +36,11 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[psutil.Process]:
     for key, value in quiet_environment().items():
         monkeypatch.setenv(key, value)
     with forkserver():
-        (server,) = [each for each in psutil.Process().children() if "adapt_inf.stages.forkserver" in each.cmdline()]
+        me = psutil.Process()
+        (server,) = until(  # just begun, a process has no command line yet
+            lambda: [each for each in me.children() if "adapt_inf.stages.forkserver" in each.cmdline()],
+            "the forkserver",
+        )
         yield server
 
 
