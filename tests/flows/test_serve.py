@@ -18,7 +18,7 @@ import pytest
 from browser import Page, browser, find_browser
 from make_drop import make_drop
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from serving import ServedMachine, prefect_server, processes_in, serving, until
+from serving import PATIENCE, ServedMachine, prefect_server, processes_in, serving, until
 
 from adapt_inf import history, lineage
 from adapt_inf.errors import AdaptInfError
@@ -131,7 +131,7 @@ def test_a_killed_runner_and_one_told_to_stop(served: ServedMachine, make: Calla
         drop(served, project, "second")
         until(lambda: (project.round("r002") / "ingest").exists(), "the next round is at work")
         runner.terminate()
-        assert runner.wait(60) == 0
+        assert runner.wait(PATIENCE) == 0
     assert processes_in(project) == []
     assert statuses(project) == ["finished", "running"]
     mine = [each for each in served.ask("deployments/filter") if each["name"].startswith("stopped-")]
