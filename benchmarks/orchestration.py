@@ -6,7 +6,8 @@ A stage here is `cp -r` of a prepared folder: what is measured is Python's start
 without a Prefect server; in lineages of ten and of two hundred rounds, whose earlier rounds have their files, DVC
 records and MLflow runs; with nothing to do; a round that was killed after its last stage, so that all eight are up to
 date; and under `adapt-inf serve` from a drop to the start of its round. `cpu` is that of the command and its children,
-which other work on the machine stretches less.
+which other work on the machine stretches less. What anyone who uses the three libraries pays, their import, is timed in
+turn with the rest: a measure of the machine.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from adapt_inf.versions import set_environment
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from serving import ServedMachine, prefect_server, serving, until
 
+_IMPORTS = "import dvc.repo, prefect, sqlalchemy, mlflow.store.tracking.sqlalchemy_store"
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -59,6 +62,9 @@ def measure(machine: ServedMachine, lengths: list[int], repeats: int) -> tuple[l
         before(project)
         timed.setdefault(what, []).append(run_round(project, environment))
 
+    def take_imports() -> None:
+        timed.setdefault("importing Prefect, DVC and MLflow", []).append(run([sys.executable, "-c", _IMPORTS], served))
+
     run_round(few, alone)  # a first one, so that no figure has what only a first one costs
     for _ in range(repeats):  # in turn, so that what else the machine does falls on all alike
         take(f"with a server, after {lengths[0]} rounds", few, served, drop)
@@ -66,6 +72,7 @@ def measure(machine: ServedMachine, lengths: list[int], repeats: int) -> tuple[l
         take("without a server", few, alone, drop)
         take("nothing to do", few, served, lambda project: None)
         take("a round whose stages are all up to date", few, served, undo_end)
+        take_imports()
     rows = [
         {"what": what, "seconds": spread([wall for wall, _ in pairs]), "cpu": spread([cpu for _, cpu in pairs])}
         for what, pairs in timed.items()
@@ -105,9 +112,13 @@ def undo_end(project: Project) -> None:
 
 
 def run_round(project: Project, environment: dict[str, str]) -> tuple[float, float]:
-    """Give `adapt-inf round` in the project: seconds, and seconds of the processor."""
+    return run(["adapt-inf", "round", "-C", str(project.root)], environment)
+
+
+def run(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
+    """Run it: seconds, and seconds of the processor."""
     began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(["adapt-inf", "round"], cwd=project.root, env=environment, check=True, capture_output=True)
+    subprocess.run(command, env=environment, check=True, capture_output=True)
     seconds, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx
 
 from adapt_inf.errors import AdaptInfError
+from adapt_inf.processes import uncollected
 from adapt_inf.project import Project
 from flows.server import await_server, begin_server
 
@@ -15,12 +16,13 @@ def drain_now(project: Project) -> list[str]:
     Raises:
         AdaptInfError: as there, or Prefect's server went away.
     """
-    server = begin_server()
-    from adapt_inf.tracking.outbox import attempt
-    from adapt_inf.tracking.store import connect
-    from flows.drain import drain, without_heartbeats
+    with uncollected():
+        server = begin_server()
+        from adapt_inf.tracking.outbox import attempt
+        from adapt_inf.tracking.store import connect
+        from flows.drain import drain, without_heartbeats
 
-    attempt(project, lambda: connect(project))  # imports MLflow, while the server starts
+        attempt(project, lambda: connect(project))  # imports MLflow, while the server starts
     await_server(server)
     try:
         with without_heartbeats():

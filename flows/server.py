@@ -16,7 +16,7 @@ import time
 import urllib.request
 
 from adapt_inf.errors import AdaptInfError
-from adapt_inf.processes import end_with_parent
+from adapt_inf.processes import end_with_parent, uncollected
 
 _START_SECONDS = 120
 _STOP_SECONDS = 10
@@ -65,21 +65,29 @@ def begin_server() -> subprocess.Popen[bytes] | None:
     Raises:
         NoServerError: one is set and does not answer.
     """
-    from prefect.context import refresh_global_settings_context
-
-    if configured_server() is not None:
+    if os.environ.get("PREFECT_API_URL"):
         check_server()
         return None
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen(128)
         listening.set_inheritable(True)
-        os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "1")  # once gone, it does not come back: no minute a call
-        os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
-        refresh_global_settings_context()
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
         command = [sys.executable, "-m", "flows.server", str(listening.fileno()), str(os.getpid())]
-        # In a session of its own: Ctrl-C is for us, who still have to tell it how the run ended.
-        server = subprocess.Popen(command, pass_fds=[listening.fileno()], start_new_session=True)
+        environment = os.environ | {"PREFECT_API_URL": address}
+        # Before we know that none is set: reading Prefect's profile means importing it, as long as the server needs
+        # for that. In a session of its own: Ctrl-C is for us, who still have to tell it how the run ended.
+        server = subprocess.Popen(command, env=environment, pass_fds=[listening.fileno()], start_new_session=True)
+    if configured_server() is not None:
+        server.kill()
+        server.wait()
+        check_server()
+        return None
+    from prefect.context import refresh_global_settings_context
+
+    os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "1")  # once gone, it does not come back: no minute a call
+    os.environ["PREFECT_API_URL"] = address
+    refresh_global_settings_context()
     atexit.register(_end, server)
     return server
 
@@ -125,9 +133,11 @@ def main(descriptor: int, parent: int) -> None:
         "PREFECT__SERVER_EPHEMERAL": "1",
         "PREFECT__SERVER_FINAL": "1",
     }
-    import uvicorn
+    with uncollected():
+        import prefect.server.api.server
+        import uvicorn
 
-    uvicorn.run("prefect.server.api.server:create_app", factory=True, fd=descriptor, log_level="error", lifespan="on")
+    uvicorn.run(prefect.server.api.server.create_app, factory=True, fd=descriptor, log_level="error", lifespan="on")
 
 
 if __name__ == "__main__":
