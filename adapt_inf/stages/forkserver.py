@@ -25,7 +25,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, NoReturn
 
-from adapt_inf.processes import end_with_parent, show_name
+from adapt_inf.processes import end_with_parent, show_name, uncollected
 
 ADDRESS = "ADAPT_INF_FORKSERVER"
 """In the environment of a run: the name of the socket that is listened on; an abstract one, of which no kill leaves a
@@ -150,7 +150,8 @@ class _Server:
                     self._load(self._needed.pop(0))
 
     def _load(self, module: str) -> None:
-        importlib.import_module(module)
+        with uncollected():  # what is left out of the collector's rounds stays shared with the forks, too
+            importlib.import_module(module)
         if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_available():
             self._leaving, self._needed = True, []
             self._selector.unregister(self._listening)
