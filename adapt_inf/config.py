@@ -33,6 +33,7 @@ class Ingest:
 
 @dataclass(frozen=True, config=_STRICT)
 class Sketch:
+    model: Literal["parent", "proxy"] = "parent"
     layers: Literal["middle", "last"] | list[int] = "middle"
     params: Literal["auto", "lora", "full"] = "auto"
     dim: int = Field(default=2048, gt=0)

@@ -10,9 +10,9 @@ from importlib import resources
 from pathlib import Path
 
 from adapt_inf import versions
-from adapt_inf.config import load_params
+from adapt_inf.config import load_params, set_values
 from adapt_inf.files import new_folder, write_json
-from adapt_inf.project import BASE, Project
+from adapt_inf.project import BASE, PROXY, Project
 
 
 def definition(name: str) -> str:
@@ -25,7 +25,7 @@ def shipped_model() -> str:
     return str(resources.files("adapt_inf") / "demo" / BASE)
 
 
-def create_project(target: Path, model: str, pool: Path | None, params_text: str) -> Project:
+def create_project(target: Path, model: str, pool: Path | None, params_text: str, proxy: str | None = None) -> Project:
     """Make a project at `target` that starts from `model`.
 
     Args:
@@ -33,9 +33,10 @@ def create_project(target: Path, model: str, pool: Path | None, params_text: str
         model: a folder or a hub id of an image-text-to-text model.
         pool: a drop folder with what the model was trained on and a suite that tests it; None: an empty pool.
         params_text: the project's params.yaml.
+        proxy: a model, named like `model`, that looks at the candidates in its place; `sketch.model` is then set to it.
 
     Raises:
-        AdaptInfError: `target` is not empty, or what `model`, `pool` or `params_text` is at fault with.
+        AdaptInfError: `target` is not empty, or what `model`, `pool`, `params_text` or `proxy` is at fault with.
     """
     from adapt_inf.data.pool import create_base_pool
     from adapt_inf.models.importing import SOURCE, import_model
@@ -46,14 +47,18 @@ def create_project(target: Path, model: str, pool: Path | None, params_text: str
         base = project.round(BASE)
         base.mkdir(parents=True)
         project.drops.mkdir()
-        project.params_file.write_text(params_text, encoding="utf-8")
+        text = params_text if proxy is None else set_values(params_text, {"sketch.model": PROXY})
+        project.params_file.write_text(text, encoding="utf-8")
         (beside / "dvc.yaml").write_text(definition("dvc.yaml"), encoding="utf-8")
         params = load_params(project.params_file)
-        write_json(base / SOURCE, import_model(model, base / "model"))
+        source = import_model(model, base / "model")
+        if proxy is not None:
+            source[PROXY] = import_model(proxy, base / PROXY)
+        write_json(base / SOURCE, source)
         create_base_pool(base / "pool", pool, params)
         evaluate_base(project, params)
         versions.create_repository(beside, git=params.git.commit)
-        versions.add_outputs(beside, [f"rounds/{BASE}/{name}" for name in ("model", "pool", "evaluate")])
+        versions.add_outputs(beside, [f"rounds/{BASE}/{name}" for name in project.base_outputs()])
         if params.git.commit:
             versions.commit_round(project, BASE, f"Begin a lineage from {Path(model).name}")
     return Project(target.resolve())

@@ -18,11 +18,12 @@ from typing import Any
 import yaml
 
 from adapt_inf import history
-from adapt_inf.config import Select, load_params
+from adapt_inf.config import Params, Select, load_params
 from adapt_inf.drop_queue import mark_refused, pending_drops
 from adapt_inf.errors import AdaptInfError, ConfigError, RoundError
 from adapt_inf.files import parse_yaml, read_json, write_json, write_text
 from adapt_inf.project import BASE, Project
+from adapt_inf.proxy import asks_proxy, check_proxy, depends_on
 from adapt_inf.stages.runner import OUTPUTS, WORKINGS
 
 _ROUND = re.compile(r"r(\d{3,})")
@@ -170,6 +171,7 @@ def begin_round(project: Project, drop: str) -> str:
     """
     params = load_params(project.params_file)
     check_selection(params.select, project.params_file)
+    check_proxy(project, params, project.params_file)
     numbers = [round_number(record.round) for record in rounds(project)]
     round_id, parent = f"r{max(numbers, default=0) + 1:03d}", head(project)
     check_parent(project, round_id, parent)
@@ -177,7 +179,7 @@ def begin_round(project: Project, drop: str) -> str:
     folder.mkdir(exist_ok=True)
     filled = {"round": round_id, "parent": parent, "drop": drop}
     write_text(folder / "params.yaml", freeze_params(project.params_file.read_text(encoding="utf-8"), filled))
-    write_text(folder / "dvc.yaml", freeze_pipeline((project.root / "dvc.yaml").read_text(encoding="utf-8")))
+    write_text(folder / "dvc.yaml", freeze_pipeline((project.root / "dvc.yaml").read_text(encoding="utf-8"), params))
     write_round(project, Round(round_id, parent, drop, params.select.strategy))
     return round_id
 
@@ -242,11 +244,13 @@ def freeze_params(text: str, filled: dict[str, str]) -> str:
     return "\n".join([*(f"{key}: {json.dumps(value)}" for key, value in filled.items()), *kept]) + "\n"
 
 
-def freeze_pipeline(text: str) -> str:
+def freeze_pipeline(text: str, params: Params) -> str:
     """The stages of the root's dvc.yaml as they stand in a round's folder, with that round's params.yaml."""
     stages = {}
     for name, definition in parse_yaml(text)["stages"].items():
         stage = dict(definition["do"])
+        if asks_proxy(params):
+            stage["deps"] = depends_on(name, stage["deps"])
         stage["params"] = [{"rounds/${round}/params.yaml": stage["params"]}]
         stages[name] = {"wdir": "../..", **stage}
     return yaml.safe_dump({"stages": stages}, sort_keys=False, width=120)

@@ -9,6 +9,7 @@ from adapt_inf.errors import NotAProjectError
 
 SCRATCH = "scratch"  # the round that `dvc repro` runs at the root, outside the lineage
 BASE = "base"  # where a lineage starts
+PROXY = "proxy"  # beside its model there: a smaller one, see adapt_inf.proxy
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,10 @@ class Project:
     def output(self, round_id: str, name: str) -> Path:
         """What a stage of a round writes: ingest, sketch, cluster, score, select, pool, model or evaluate."""
         return self.round(round_id) / name
+
+    def base_outputs(self) -> list[str]:
+        """What a lineage begins from, by its name in rounds/base."""
+        return ["pool", "model", "evaluate", *([PROXY] if self.output(BASE, PROXY).is_dir() else [])]
 
     def log(self, round_id: str) -> Path:
         """What the stages of a round printed and how long they took; not part of any hash."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from adapt_inf import lineage, versions
 from adapt_inf.errors import AdaptInfError, RoundError
 from adapt_inf.files import room_for
-from adapt_inf.project import BASE, Project
+from adapt_inf.project import BASE, PROXY, Project
 from adapt_inf.storage import Cache, Record, records
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def push(project: Project, rounds: Sequence[str]) -> int:
     """
     cache, known = Cache.of(project), records(project)
     # Who pulled a round has base's model without its pool; the remote has that, then.
-    base = [path for name in TRAVELS[:3] if cache.object(known[path := f"rounds/{BASE}/{name}"].md5).exists()]
+    base = [path for path in _base(known, *TRAVELS[:3], PROXY) if cache.object(known[path].md5).exists()]
     wanted = _records(project, rounds or [lineage.head(project)], base)
     for record in wanted:
         if not _is_here(cache, record):
@@ -69,7 +69,7 @@ def pull(project: Project, rounds: Sequence[str]) -> int:
     Raises:
         AdaptInfError: no such round, a part of it is not on the remote, or what is wrong with the remote.
     """
-    wanted = _records(project, rounds or [lineage.head(project)], [f"rounds/{BASE}/model"])
+    wanted = _records(project, rounds or [lineage.head(project)], _base(records(project), "model", PROXY))
     project.drops.mkdir(exist_ok=True)  # git does not carry the drops
     cache, targets, fetched = Cache.of(project), [record.path for record in wanted], 0
     with room_for(project.rounds), versions.open_repository(project.root) as repo:
@@ -85,6 +85,11 @@ def pull(project: Project, rounds: Sequence[str]) -> int:
                         raise RemoteError(name, url, problem, f"{made}, then pull again.")
         repo.checkout(targets=targets, force=True)
     return fetched
+
+
+def _base(known: Mapping[str, Record], *names: str) -> list[str]:
+    """Those of rounds/base/<name> that the project has."""
+    return [path for name in names if (path := f"rounds/{BASE}/{name}") in known]
 
 
 def _is_here(cache: Cache, record: Record) -> bool:

@@ -30,7 +30,7 @@ from adapt_inf.data.samples import BadSample, Sample, content_hash
 from adapt_inf.data.shards import ROW_GROUP, SampleStore
 from adapt_inf.errors import RoundError
 from adapt_inf.files import read_json
-from adapt_inf.project import BASE, Project
+from adapt_inf.project import BASE, PROXY, Project
 from adapt_inf.stages.runner import OUTPUTS
 from adapt_inf.storage import Cache, Record, records
 
@@ -92,7 +92,8 @@ class Verifier:
         if round_id != BASE and lineage.read_round(self._project, round_id).status != "finished":
             raise RoundError(round_id, "it is not finished", "`adapt-inf round` goes on with it.")
         verdict = Verdict(round_id)
-        for name in LASTING:
+        also = (PROXY,) if f"rounds/{round_id}/{PROXY}" in self._records else ()
+        for name in (*LASTING, *also):
             record = self._records.get(f"rounds/{round_id}/{name}")
             if record is None:
                 verdict.faults.append(Fault(f"rounds/{round_id}/{name}", "DVC has no record of it"))

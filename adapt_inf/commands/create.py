@@ -14,6 +14,9 @@ def add(commands: Commands) -> None:
     init.add_argument(
         "--model", metavar="NAME_OR_PATH", help="where the lineage starts (default: the tiny one shipped)"
     )
+    init.add_argument(
+        "--proxy", metavar="NAME_OR_PATH", help="a smaller model that looks at the candidates in the model's place"
+    )
     init.add_argument("--pool", type=Path, metavar="DROP", help="a drop with what the model was trained on")
     init.add_argument("--params", type=Path, metavar="FILE", help="a params.yaml (default: the commented one shipped)")
     init.set_defaults(run=_init)
@@ -34,7 +37,7 @@ def _init(options: argparse.Namespace) -> None:
     from adapt_inf.creation import create_project, definition, shipped_model
 
     text = options.params.read_text(encoding="utf-8") if options.params else definition("params.yaml")
-    project = create_project(options.dir, options.model or shipped_model(), options.pool, text)
+    project = create_project(options.dir, options.model or shipped_model(), options.pool, text, options.proxy)
     print(f"{project.root} is a project. Next, in it: adapt-inf drop PATH, then adapt-inf round.")
 
 

@@ -16,16 +16,16 @@ from adapt_inf.data.manifest import candidates
 from adapt_inf.data.shards import SampleStore
 from adapt_inf.errors import ConfigError, SampleError
 from adapt_inf.files import write_json, write_parquet
-from adapt_inf.models.batches import encode_readable
-from adapt_inf.models.vlm import load_vlm
+from adapt_inf.models.vlm import load_reader
 from adapt_inf.progress import progress
 from adapt_inf.project import BASE
+from adapt_inf.proxy import asks_proxy
 from adapt_inf.selection.budgets import resolve_budget
 from adapt_inf.selection.strategies import draw_over_all
 from adapt_inf.sketching.store import spans
 from adapt_inf.stages.context import StageContext
 from adapt_inf.stages.select import shares
-from adapt_inf.stages.sketch import FAULTS_FILE
+from adapt_inf.stages.sketch import FAULTS_FILE, encode_for_both
 from adapt_inf.stages.tables import readable
 
 _PART = 256  # samples read at a time
@@ -41,12 +41,13 @@ def read(ctx: StageContext) -> dict[str, Any]:
     before = ctx.project.output(ctx.parent, "sketch") / FAULTS_FILE
     known = pd.read_parquet(before) if before.is_file() else None
     unread = frame if known is None else frame[frame["round"] == ctx.round].reset_index(drop=True)
-    vlm = load_vlm(ctx.project.output(BASE, "model"), device="auto")
+    own = load_reader(ctx.project.output(BASE, "model"))
+    proxy = load_reader(ctx.looking_model()) if asks_proxy(ctx.params) else None
     store = SampleStore(unread)
     found: list[tuple[str, str]] = []
     with progress("read", len(unread)) as bar:
         for start, stop in spans(len(unread), _PART):
-            read = encode_readable(vlm, store.samples(start, stop))
+            read = encode_for_both(proxy or own, own if proxy else None, store.samples(start, stop))
             found += [(item.sample_id, item.problem) for item in read if isinstance(item, SampleError)]
             bar.update(stop - start)
     faults = pd.concat([known, pd.DataFrame(found, columns=["sample_id", "fault"], dtype="str")], ignore_index=True)

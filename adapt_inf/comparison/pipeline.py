@@ -16,10 +16,12 @@ from typing import Any
 
 import yaml
 
+from adapt_inf import proxy
 from adapt_inf.config import Params
 from adapt_inf.errors import AdaptInfError
 from adapt_inf.files import fingerprint, parse_yaml
 from adapt_inf.project import BASE
+from adapt_inf.proxy import PROXY_PATH, asks_proxy
 from adapt_inf.selection.strategies import OVER_ALL
 from adapt_inf.stages.runner import STAGES
 
@@ -79,12 +81,15 @@ def stages_for(pipeline: Mapping[str, Stage], params: Params, parent: str) -> li
         parent: the round's; what an earlier one read need not be read again.
     """
     stages = list(pipeline.values())
+    if asks_proxy(params):
+        stages = [replace(stage, deps=tuple(proxy.depends_on(stage.name, stage.deps))) for stage in stages]
     if needs_sketches(params):
         return stages
     ingest, select = pipeline["ingest"], pipeline["select"]
     pool = "rounds/${parent}/pool"
     known = () if parent == BASE else (pipeline["sketch"].out.replace("${round}", "${parent}"),)
-    read = Stage(READ, (ingest.out, pool, BASE_MODEL, *known), (), pipeline["sketch"].out)
+    models = (BASE_MODEL, PROXY_PATH) if asks_proxy(params) else (BASE_MODEL,)
+    read = Stage(READ, (ingest.out, pool, *models, *known), (), pipeline["sketch"].out)
     draw = Stage(DRAW, (ingest.out, pool, read.out), select.params, select.out)
     needed = [ingest, read, draw, pipeline["prune"], pipeline["train"], pipeline["evaluate"]]
     missing = {pipeline["sketch"].out, pipeline["cluster"].out, pipeline["score"].out}

@@ -23,10 +23,10 @@ from adapt_inf.drop_queue import pending_drops
 from adapt_inf.errors import AdaptInfError, ConfigError
 from adapt_inf.files import folder_digest, read_json, write_json
 from adapt_inf.project import BASE, Project
+from adapt_inf.proxy import check_proxy
 
 STRATEGIES = ("adapt_inf", "random", "sequential", "full")
 SEEDS = 5
-BASE_OUTPUTS = ("pool", "model", "evaluate")
 _RECORD = "comparison.json"
 _OWN = {"seed": "--seeds", "select.strategy": "--strategies"}  # keys that the plan sets by itself
 
@@ -135,12 +135,14 @@ def make_plan(
         set=dict(set_values),
         vary={key: list(values) for key, values in vary.items()},
         drops={name: _digest(project, name) for name in _drops(project, drops)},
-        base={name: folder_digest(project.output(BASE, name)) for name in BASE_OUTPUTS},
+        base={name: folder_digest(project.output(BASE, name)) for name in project.base_outputs()},
         params={section: value for section, value in params.items() if section in sections},
     )
     for line in plan.lineages():
         if line.seed == plan.seeds[0]:
-            lineage.check_selection(plan.params_of(line, source).select, source)
+            own = plan.params_of(line, source)
+            lineage.check_selection(own.select, source)
+            check_proxy(project, own, source)
     return plan
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from adapt_inf.comparison.pipeline import Stage, result_name, stages_for
-from adapt_inf.comparison.plan import BASE_OUTPUTS, Lineage, Plan
+from adapt_inf.comparison.plan import Lineage, Plan
 from adapt_inf.comparison.store import Result, Store
 from adapt_inf.comparison.work import Task, sources_of
 from adapt_inf.project import BASE, Project
@@ -46,7 +46,7 @@ class Walk:
         self._digests = {f"drops/{name}": digest for name, digest in plan.drops.items()}
         self._digests |= {f"rounds/{BASE}/{name}": digest for name, digest in plan.base.items()}
         self._places = {f"drops/{name}": project.drop(name).resolve() for name in plan.drops}
-        self._places |= {f"rounds/{BASE}/{name}": project.output(BASE, name) for name in BASE_OUTPUTS}
+        self._places |= {f"rounds/{BASE}/{name}": project.output(BASE, name) for name in plan.base}
 
     @property
     def done(self) -> bool:

@@ -12,6 +12,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from peft import PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging as transformers_logging
 
 from adapt_inf.errors import ModelError
@@ -151,6 +152,27 @@ def load_base(folder: Path, place: torch.device, *, complete: bool = False) -> t
         raise ModelError(str(folder), first_line(error), MEND_WEIGHTS) from error
     except LOAD_FAULTS as error:
         raise ModelError(str(folder), first_line(error)) from error
+    processor = _load_processor(folder)
+    if complete and info["missing_keys"]:
+        raise ModelError(str(folder), f"its weights lack {sorted(info['missing_keys'])[0]} and leave it at random")
+    model.requires_grad_(False)
+    return model.to(place), processor
+
+
+def load_reader(folder: Path) -> VLM:
+    """A base without its weights: enough to turn samples into tensors, or to learn that it cannot read them.
+
+    Raises:
+        ModelError: its configuration or processor does not load.
+    """
+    try:
+        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    except LOAD_FAULTS as error:
+        raise ModelError(str(folder), first_line(error)) from error
+    return VLM(SimpleNamespace(config=config), _load_processor(folder), torch.device("cpu"), False, folder)
+
+
+def _load_processor(folder: Path) -> Any:
     try:
         processor = AutoProcessor.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
     except ImportError as error:
@@ -159,10 +181,14 @@ def load_base(folder: Path, place: torch.device, *, complete: bool = False) -> t
         raise ModelError(str(folder), f"its processor does not load ({first_line(error)})", MEND_PROCESSOR) from error
     if getattr(processor, "image_processor", None) is None or getattr(processor, "tokenizer", None) is None:
         raise ModelError(str(folder), "its processor has no image processor or no tokenizer", MEND_PROCESSOR)
-    if complete and info["missing_keys"]:
-        raise ModelError(str(folder), f"its weights lack {sorted(info['missing_keys'])[0]} and leave it at random")
-    model.requires_grad_(False)
-    return model.to(place), processor
+    return processor
+
+
+def describe(vlm: VLM) -> dict[str, Any]:
+    """What kind of model it is: the family's name and how many parameters it has, an adapter's not among them."""
+    network = vlm.network
+    own = sum(weight.numel() for name, weight in network.named_parameters() if "lora_" not in name)
+    return {"model_type": str(network.config.model_type), "parameters": own}
 
 
 def _base_of(folder: Path) -> Path:

@@ -6,8 +6,10 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from adapt_inf.project import PROXY
 from adapt_inf.review.round_files import total
 from adapt_inf.review.tables import Review
+from adapt_inf.stages.runner import STAGES
 
 _LISTED = 6  # skills named before the rest is counted
 
@@ -73,9 +75,23 @@ def _chosen(review: Review) -> str:
         f"{count(selectors['selected'])} of {count(selectors['candidates'])} candidates by the strategy "
         f"{selectors['strategy']}, over {count(len(review.clusters))} clusters ({by})."
     )
+    text += _looked(review)
     drops = selectors.get("drops", {})
     shares = [f"{name} {count(n['selected'])} of {count(n['candidates'])}" for name, n in drops.items()]
     return f"{text} By dataset: {', '.join(shares)}." if shares else text
+
+
+def _looked(review: Review) -> str:
+    """Which model judged the candidates, where it was not the parent's, and what that took of the round."""
+    model = review.files.log("sketch").get("report", {}).get("model", {})
+    if model.get("name") != PROXY:
+        return ""
+    seconds = {stage: review.files.log(stage).get("seconds", 0.0) for stage in STAGES}
+    looking = seconds["sketch"] + seconds["score"]
+    return (
+        f" A proxy ({model['model_type']}, {count(model['parameters'])} parameters) judged them in the model's place: "
+        f"{looking:,.0f} s of the round's {sum(seconds.values()):,.0f} s."
+    )
 
 
 def _thrown(review: Review) -> str:

@@ -17,7 +17,8 @@ from typing import Any
 from adapt_inf.config import Params
 from adapt_inf.errors import StageInputError
 from adapt_inf.files import fingerprint, publish_folder
-from adapt_inf.project import Project
+from adapt_inf.project import BASE, PROXY, Project
+from adapt_inf.proxy import asks_proxy
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,10 @@ class StageContext:
     def parent_input(self, name: str) -> Path:
         """An output of the parent round (`pool`, `model`, `evaluate`)."""
         return self._there(self.project.output(self.parent, name))
+
+    def looking_model(self) -> Path:
+        """The model that looks at the candidates: the parent's, or the proxy."""
+        return self._there(self.project.output(BASE, PROXY)) if asks_proxy(self.params) else self.parent_input("model")
 
     def _there(self, path: Path) -> Path:
         if not path.exists():

@@ -86,7 +86,7 @@ def _without_image(ctx: StageContext, frame: pd.DataFrame, out: Path) -> tuple[N
     missing = [part for part, file in enumerate(files) if not file.exists()]
     done = len(frame) - sum(parts[part][1] - parts[part][0] for part in missing)
     if missing:
-        vlm = load_vlm(ctx.parent_input("model"), device="auto")
+        vlm = load_vlm(ctx.looking_model(), device="auto")
         knobs = ctx.params.score
         without_image = WithoutImage(vlm, AnswerPass(vlm), knobs.without_image, knobs.batch_size)
         store = SampleStore(frame)

@@ -1,4 +1,4 @@
-"""Stage sketch: every candidate once through the parent's model, for its gradient sketch and its signals.
+"""Stage sketch: every candidate once through the parent's model, or a proxy, for its gradient sketch and its signals.
 
 A part of `sketch.shard_samples` candidates is the unit of work: inside it samples are batched by length, results are
 written back in candidate order, and its files appear whole. A killed pass goes on at the first part that is missing,
@@ -22,10 +22,13 @@ from numpy.typing import NDArray
 from adapt_inf.data.manifest import candidates
 from adapt_inf.data.samples import Sample
 from adapt_inf.data.shards import SampleStore
+from adapt_inf.errors import SampleError
 from adapt_inf.files import folder_digest, remove_folder, write_parquet
 from adapt_inf.models.batches import Encoded, encode_readable, length_buckets, pad, token_lengths
-from adapt_inf.models.vlm import VLM, load_vlm
+from adapt_inf.models.vlm import VLM, describe, load_reader, load_vlm
 from adapt_inf.parallel import SharedProgress, run_workers, worker_count
+from adapt_inf.project import BASE
+from adapt_inf.proxy import asks_proxy
 from adapt_inf.sketching.gradients import Sketcher
 from adapt_inf.sketching.store import Features, part_path, spans, write_index, write_part
 from adapt_inf.stages.context import StageContext
@@ -61,7 +64,8 @@ def run(ctx: StageContext) -> dict[str, Any]:
     hidden = "hidden" in (ctx.params.cluster.features, ctx.params.prune.features)
     depends_on = [asdict(knobs), ctx.params.seed, ctx.params.memory_mb, hidden, *what_is_seen(ctx, frame)]
     with ctx.output("sketch", depends_on) as out:
-        vlm = load_vlm(ctx.parent_input("model"), device="auto")
+        vlm = load_vlm(ctx.looking_model(), device="auto")
+        reader = load_reader(ctx.project.output(BASE, "model")) if asks_proxy(ctx.params) else None
         sketcher = Sketcher(
             vlm,
             knobs.layers,
@@ -80,7 +84,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
         def work(rank: int) -> None:
             for part in missing[rank::workers]:
                 samples = store.samples(*parts[part])
-                result = sketch_samples(vlm, sketcher, samples, knobs.batch_size, shown.update)
+                result = sketch_samples(vlm, sketcher, samples, knobs.batch_size, shown.update, reader)
                 _write(out, part, result)
 
         with SharedProgress("sketch", len(frame), done) as shown:
@@ -95,6 +99,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
         "resumed": done,
         "unreadable": len(faults),
         "first_faults": faults.head(10).tolist(),
+        "model": {"name": knobs.model, **describe(vlm)},
         "layers": about["layers"],
         "params": about["params"],
         **{name: about["plan"][name] for name in ("coordinates", "block_bytes", "places", "precision")},
@@ -102,9 +107,9 @@ def run(ctx: StageContext) -> dict[str, Any]:
 
 
 def what_is_seen(ctx: StageContext, frame: pd.DataFrame) -> list[Any]:
-    """Digests of the parent's model and of the candidates, in their order: what a pass over them depends on."""
+    """Digests of the model that looks and of the candidates, in their order: what a pass over them depends on."""
     rows = hashlib.sha256("\n".join(frame["sample_id"] + "\t" + frame["content_hash"]).encode()).hexdigest()
-    return [folder_digest(ctx.parent_input("model")), rows]
+    return [folder_digest(ctx.looking_model()), rows]
 
 
 def sketch_samples(
@@ -113,6 +118,7 @@ def sketch_samples(
     samples: Sequence[Sample],
     batch_size: int,
     advance: Callable[[int], object] = lambda _: None,
+    reader: VLM | None = None,
 ) -> Pass:
     """Sketch samples in batches of similar length.
 
@@ -122,6 +128,7 @@ def sketch_samples(
         samples: n samples.
         batch_size: samples in a batch.
         advance: called with the number of samples after each batch.
+        reader: of the model that is to learn from them, where that is another: what it cannot read is a fault, too.
     """
     n = len(samples)
     features = {kind: np.zeros((n, dim), dtype=np.float32) for kind, dim in sketcher.dims.items()}
@@ -129,7 +136,7 @@ def sketch_samples(
     tokens = np.zeros(n, dtype=np.int32)
     faults: dict[int, str] = {}
     for bucket in length_buckets(token_lengths(vlm, samples), batch_size):
-        found = encode_readable(vlm, [samples[int(row)] for row in bucket])
+        found = encode_for_both(vlm, reader, [samples[int(row)] for row in bucket])
         readable = [item for item in found if isinstance(item, Encoded)]
         rows = bucket[[isinstance(item, Encoded) for item in found]]
         faults |= {
@@ -156,6 +163,15 @@ def sketch_samples(
         pd.DataFrame({"sample_id": ids, **values, "answer_tokens": tokens, "has_image": pictured}),
         pd.DataFrame({"sample_id": [ids[row] for row in bad], "fault": [faults[row] for row in bad]}, dtype="str"),
     )
+
+
+def encode_for_both(vlm: VLM, reader: VLM | None, samples: Sequence[Sample]) -> list[Encoded | SampleError]:
+    """Samples as `vlm` takes them; the reason in the place of one that it, or `reader`, cannot read."""
+    found = encode_readable(vlm, samples)
+    if reader is None:
+        return found
+    learnt = encode_readable(reader, samples)
+    return [other if isinstance(other, SampleError) else own for own, other in zip(found, learnt, strict=True)]
 
 
 def _write(out: Path, part: int, result: Pass) -> None:
