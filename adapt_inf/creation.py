@@ -6,13 +6,14 @@ project. Imports torch: run it in a process of its own.
 
 from __future__ import annotations
 
+import uuid
 from importlib import resources
 from pathlib import Path
 
 from adapt_inf import versions
 from adapt_inf.config import load_params, set_values
 from adapt_inf.files import new_folder, write_json
-from adapt_inf.project import BASE, PROXY, Project
+from adapt_inf.project import BASE, PROXY, SOURCE, Project
 
 
 def definition(name: str) -> str:
@@ -39,7 +40,7 @@ def create_project(target: Path, model: str, pool: Path | None, params_text: str
         AdaptInfError: `target` is not empty, or what `model`, `pool`, `params_text` or `proxy` is at fault with.
     """
     from adapt_inf.data.pool import create_base_pool
-    from adapt_inf.models.importing import SOURCE, import_model
+    from adapt_inf.models.importing import import_model
     from adapt_inf.stages.evaluate import evaluate_base
 
     with new_folder(target) as beside:
@@ -51,7 +52,7 @@ def create_project(target: Path, model: str, pool: Path | None, params_text: str
         project.params_file.write_text(text, encoding="utf-8")
         (beside / "dvc.yaml").write_text(definition("dvc.yaml"), encoding="utf-8")
         params = load_params(project.params_file)
-        source = import_model(model, base / "model")
+        source = import_model(model, base / "model") | {"project": uuid.uuid4().hex}
         if proxy is not None:
             source[PROXY] = import_model(proxy, base / PROXY)
         write_json(base / SOURCE, source)

@@ -21,9 +21,8 @@ from adapt_inf.data.drops import DESCRIPTION
 from adapt_inf.errors import AdaptInfError, RoundError
 from adapt_inf.files import new_folder, read_json, write_json
 from adapt_inf.lineage import Round
-from adapt_inf.models.importing import SOURCE
 from adapt_inf.models.vlm import ADAPTER_CONFIG, MODEL_CARD, load_vlm
-from adapt_inf.project import BASE, Project
+from adapt_inf.project import BASE, SOURCE, Project
 
 CARD = "README.md"
 _OURS = (MODEL_CARD, "train_log.jsonl")  # of a round's model folder: what only this project reads

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from adapt_inf.errors import NotAProjectError
 
 SCRATCH = "scratch"  # the round that `dvc repro` runs at the root, outside the lineage
 BASE = "base"  # where a lineage starts
+SOURCE = "source.json"  # beside them: where they came from, and the project's id
 PROXY = "proxy"  # beside its model there: a smaller one, see adapt_inf.proxy
 
 
@@ -30,6 +32,11 @@ class Project:
             if (folder / "params.yaml").is_file() and (folder / "rounds" / BASE).is_dir():
                 return cls(folder)
         raise NotAProjectError(here)
+
+    def identity(self) -> str | None:
+        """What `adapt-inf init` drew to tell this project from all others; its clones have it, too."""
+        source = self.rounds / BASE / SOURCE
+        return json.loads(source.read_text(encoding="utf-8")).get("project") if source.is_file() else None
 
     @property
     def params_file(self) -> Path:

@@ -25,9 +25,6 @@ from adapt_inf.models.batches import encode
 from adapt_inf.models.chat import MEND_TEMPLATE, NO_TEMPLATE, chat_template
 from adapt_inf.models.vlm import ADAPTER_CONFIG, LOAD_FAULTS, VLM, first_line, load_base, pick_device
 
-SOURCE = "source.json"
-"""In rounds/base: what `import_model` returned."""
-
 SUFFIXES = (".json", ".safetensors", ".jinja", ".txt", ".model", ".tiktoken")
 HUB_FAULTS = (HfHubHTTPError, HFValidationError, OSError, ValueError)
 

@@ -20,7 +20,6 @@ from adapt_inf.tracking.store import (
     connect,
     find_runs,
     now_ms,
-    store_name,
     write,
     write_curves,
     write_tables,
@@ -50,7 +49,7 @@ def show_moves(project: Project, head: str, rounds: list[dict[str, Any]], moves:
     if line := ancestry(rounds, head):
         log_timeline(project, line)
     _mark_head(store, head)
-    _set_aliases(store, project, head, moves)
+    _set_aliases(store, head, moves)
 
 
 def _mark_head(store: Store, head: str) -> None:
@@ -63,8 +62,8 @@ def _mark_head(store: Store, head: str) -> None:
         store.client.set_tag(run_id, HEAD, "true")
 
 
-def _set_aliases(store: Store, project: Project, head: str, moves: list[dict[str, Any]]) -> None:
-    name, client = store_name(project), store.client
+def _set_aliases(store: Store, head: str, moves: list[dict[str, Any]]) -> None:
+    name, client = store.name, store.client
     # By their tags: a project that came from elsewhere has other numbers in its own MLflow than round.json says.
     found = sorted(client.search_model_versions(f"name = '{name}'"), key=lambda version: int(version.version))
     if not found:

@@ -36,7 +36,6 @@ from adapt_inf.tracking.store import (
     is_number,
     now_ms,
     skill_key,
-    store_name,
     write,
     write_curves,
     write_tables,
@@ -269,7 +268,7 @@ def _register(
     adapter = files.project.output(files.round, "model")
     if not adapter.is_dir() or not files.metrics:
         return None
-    client, name = store.client, store_name(files.project)
+    client, name = store.client, store.name
     tags: dict[str, str] = {key: value for key, value in known.items() if key != "pool_hash"}
     tags |= {"round": files.round, "status": status, "adapter": folder_digest(adapter)}
     if "pool_hash" in known:

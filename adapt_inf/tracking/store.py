@@ -1,9 +1,10 @@
 """The MLflow store of a project, and the few words in which the rest of tracking speaks to it.
 
-A project is an experiment named after its folder, in mlflow.db at its root with artifacts beside it;
-MLFLOW_TRACKING_URI wins. Every run of ours is found again by its tags, so that logging twice changes nothing. Opening
-costs 1 s of imports, and some seconds more the first time, while MLflow lays out its tables; after that a round trip is
-about 10 ms.
+A project is an experiment, named after its folder and found again by the project's id: renamed, or cloned, it goes on
+there, and another project of the same name on a shared server gets one of its own. It lies in mlflow.db at the root,
+artifacts beside it; MLFLOW_TRACKING_URI wins. Every run of ours is found again by its tags, so that logging twice
+changes nothing. Opening costs 1 s of imports, and some seconds more the first time, while MLflow lays out its tables;
+after that a round trip is about 10 ms.
 
 MLflow is imported inside functions only: the command line answers without it.
 """
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+PROJECT = "adapt_inf.project"  # of an experiment: the project's id
 KIND = "adapt_inf.kind"  # round, stage, timeline, history or comparison
 ROUND = "adapt_inf.round"
 STAGE = "adapt_inf.stage"
@@ -50,14 +52,15 @@ class MLflowError(AdaptInfError):
 
 @dataclass(frozen=True)
 class Store:
-    """A client and the experiment that it writes into."""
+    """A client, the experiment that it writes into, and the name of that and of the registered model."""
 
     client: MlflowClient
     experiment_id: str
+    name: str
 
 
-def store_name(project: Project) -> str:
-    """The name of the project's experiment and registered model: its folder's, less what MLflow refuses."""
+def _folder_name(project: Project) -> str:
+    """The name of the project's folder, less what MLflow refuses."""
     return re.sub(r"[^\w.\- ]", "_", project.root.resolve().name) or "adapt_inf"
 
 
@@ -71,11 +74,11 @@ def open_store(project: Project) -> MlflowClient:
 
 
 def connect(project: Project) -> Store:
-    return _connect(project.root.resolve(), store_name(project), tracking_uri(project))
+    return _connect(project.root.resolve(), _folder_name(project), project.identity(), tracking_uri(project))
 
 
 @lru_cache(maxsize=8)
-def _connect(root: Path, name: str, uri: str) -> Store:
+def _connect(root: Path, name: str, identity: str | None, uri: str) -> Store:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two lines at each run's end
@@ -92,16 +95,21 @@ def _connect(root: Path, name: str, uri: str) -> Store:
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     try:
         experiment = client.get_experiment_by_name(name)
+        if identity is not None and (experiment is None or experiment.tags.get(PROJECT) != identity):
+            own = client.search_experiments(filter_string=f"tags.`{PROJECT}` = '{identity}'")
+            name = name if experiment is None else f"{name}-{identity[:6]}"
+            experiment = own[0] if own else None
     except MlflowException as error:
         problem = (str(error).splitlines() or ["no word why"])[0].partition(" failed with")[0]
         mend = "See to it that it runs and that MLFLOW_TRACKING_URI is right, then give the same command again."
         raise MLflowError(f"MLflow at {uri} does not answer ({problem}).", mend) from error
     if experiment is not None:
-        return Store(client, experiment.experiment_id)
+        return Store(client, experiment.experiment_id, experiment.name)
     # A tracking server keeps artifacts where it was told to; our own store keeps them in the project.
     location = (root / "mlartifacts").as_uri() if uri.startswith("sqlite:") else None
     tags = {"mlflow.experimentKind": "custom_model_development", NOTE: _EXPERIMENT_NOTE}
-    return Store(client, client.create_experiment(name, artifact_location=location, tags=tags))
+    tags |= {PROJECT: identity} if identity is not None else {}
+    return Store(client, client.create_experiment(name, artifact_location=location, tags=tags), name)
 
 
 def find_runs(store: Store, tags: Mapping[str, str], status: str | None = None) -> list[Run]:

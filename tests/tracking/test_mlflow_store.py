@@ -14,7 +14,8 @@ from mlflow.utils.validation import _validate_metric_name
 from tracked_project import empty_project
 
 from adapt_inf.errors import AdaptInfError
-from adapt_inf.project import Project
+from adapt_inf.files import write_json
+from adapt_inf.project import BASE, SOURCE, Project
 from adapt_inf.tracking.store import connect, metric_key, open_store, skill_key
 
 
@@ -34,6 +35,23 @@ def test_the_environment_names_another_store(project: Project, tmp_path: Path, m
     assert open_store(project).get_experiment_by_name("garden") is not None
     assert (tmp_path / "elsewhere.db").is_file()
     assert not MlflowClient(f"sqlite:///{project.root / 'mlflow.db'}").get_experiment_by_name("garden")
+
+
+def test_projects_of_one_name_keep_apart_and_a_renamed_one_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'shared.db'}")
+    stores = []
+    for team in ("red", "blue"):
+        project = empty_project(tmp_path / team / "garden")
+        write_json(project.round(BASE) / SOURCE, {"project": team * 8})
+        stores.append(connect(project))
+    assert [store.name for store in stores] == ["garden", "garden-bluebl"]
+    for team, store in zip(("red", "blue"), stores, strict=True):
+        (tmp_path / team / "garden").rename(tmp_path / team / "orchard")
+        again = connect(Project(tmp_path / team / "orchard"))
+        assert (again.experiment_id, again.name) == (store.experiment_id, store.name)
+    assert stores[0].experiment_id != stores[1].experiment_id
 
 
 def test_a_server_that_does_not_answer_is_named(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
