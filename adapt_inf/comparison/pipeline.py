@@ -1,9 +1,9 @@
 """What the stages of a round depend on, as the project's dvc.yaml has it, and the name that their result gets by it.
 
-A result is named by a fingerprint of the stage, the round, the content of everything that the stage reads and the
-parameters that it depends on; two lineages that come to the same name share it. A strategy that asks for neither
-clusters nor scores (`random`, `sequential`, `full`) needs no sketches where nothing is pruned: its samples are drawn
-from whom the model can read, which is the same draw, see `adapt_inf.comparison.drawing`.
+A result is named by a fingerprint of the stage, the round, the content of everything that the stage reads, the
+parameters that it depends on and the code that computes it; two lineages that come to the same name share it. A
+strategy that asks for neither clusters nor scores (`random`, `sequential`, `full`) needs no sketches where nothing is
+pruned: its samples are drawn from whom the model can read, which is the same draw, see `adapt_inf.comparison.drawing`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,14 @@ import yaml
 from adapt_inf import proxy
 from adapt_inf.config import Params
 from adapt_inf.errors import AdaptInfError
-from adapt_inf.files import fingerprint, parse_yaml
+from adapt_inf.files import file_digest, fingerprint, parse_yaml
 from adapt_inf.project import BASE
 from adapt_inf.proxy import PROXY_PATH, asks_proxy
 from adapt_inf.selection.strategies import OVER_ALL
 from adapt_inf.stages.runner import STAGES
+
+_COMPUTING = ("data", "evaluation", "models", "selection", "sketching", "stages")
+_LIBRARIES = ("numpy", "pillow", "pyarrow", "torch", "transformers", "peft", "faiss-cpu")
 
 READ, DRAW = "read", "draw"  # in the place of sketch and select where there are no sketches
 BASE_MODEL = f"rounds/{BASE}/model"  # adapters name it, whichever round they are of
@@ -109,6 +114,18 @@ def depends_on(pipeline: Mapping[str, Stage]) -> list[str]:
     return sorted({key for stage in pipeline.values() for key in stage.params})
 
 
+@cache
+def made_by() -> str:
+    """Fingerprint of the code of stages and of the libraries that compute in it: under another one nothing is shared.
+
+    One table must not mix what two versions computed.
+    """
+    home = Path(__file__).parents[1]
+    files = sorted(path for package in _COMPUTING for path in (home / package).rglob("*.py"))
+    code = [[path.relative_to(home).as_posix(), file_digest(path)] for path in files]
+    return fingerprint([code, {name: version(name) for name in _LIBRARIES}])
+
+
 def result_name(stage: Stage, round_id: str, digests: Mapping[str, str], params: Mapping[str, Any]) -> str:
     """The name of what a stage of a round yields.
 
@@ -118,7 +135,7 @@ def result_name(stage: Stage, round_id: str, digests: Mapping[str, str], params:
         params: all parameters, as nested mappings.
     """
     values = {key: value_at(params, key) for key in stage.params}
-    return fingerprint([stage.name, round_id, [[path, digests[path]] for path in stage.deps], values])
+    return fingerprint([stage.name, round_id, [[path, digests[path]] for path in stage.deps], values, made_by()])
 
 
 def value_at(params: Mapping[str, Any], key: str) -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from adapt_inf.comparison import pipeline
 from adapt_inf.comparison.pipeline import depends_on, needs_sketches, read_pipeline, result_name, stages_for
 from adapt_inf.config import Params, Prune, Select
 from adapt_inf.creation import definition
@@ -84,8 +85,13 @@ def test_a_name_follows_from_what_the_stage_depends_on_and_nothing_else(dvc_yaml
     def name(**changed: object) -> str:
         return result_name(select, "r002", digests, params | changed)
 
+    before = name()
     assert name() == name(train={"steps": 1}) == name(memory_mb=5)
     assert name() != name(seed=1)
     assert name() != name(select=params["select"] | {"bins": 7})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "made_by", lambda: "another version")
+        assert name(seed=0) != before
+    assert name(seed=0) == before
     for path in select.deps:
         assert result_name(select, "r002", digests | {path: "other"}, params) != name()
