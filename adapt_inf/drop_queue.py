@@ -21,7 +21,7 @@ from pathlib import Path
 
 from adapt_inf.data.drops import READY, check_name, drop_digest, drop_files, is_name
 from adapt_inf.errors import DropError, NoRoomError
-from adapt_inf.files import read_json, room_for, sync_folder, write_json
+from adapt_inf.files import link_or_copy, read_json, room_for, sync_folder, write_json
 from adapt_inf.project import BASE, Project
 
 _PART = ".part"  # ends the name of a folder that is still being copied
@@ -43,7 +43,7 @@ class _Place:
     refused: str | None = None
 
 
-def add_drop(project: Project, source: Path, name: str, *, again: bool = False) -> Path:
+def add_drop(project: Project, source: Path, name: str, *, again: bool = False, ours: bool = False) -> Path:
     """Copy the folder `source` into drops/<name>, whole or not at all, and queue it.
 
     A drop of that name that was refused is replaced. A folder that stands in drops/ already is queued where it is.
@@ -52,6 +52,7 @@ def add_drop(project: Project, source: Path, name: str, *, again: bool = False) 
         source: a folder that `read_drop` has found in order.
         name: what to call it.
         again: take it in although a round has, or another drop that waits holds, the same content.
+        ours: nobody else has or changes the files of `source`, on the project's disk: they are not copied.
 
     Raises:
         DropError: the name is taken, the content is, or something in the folder may not be there.
@@ -64,8 +65,8 @@ def add_drop(project: Project, source: Path, name: str, *, again: bool = False) 
     if project.root.resolve().is_relative_to(source):
         raise DropError(name, f"the project {project.root} lies in it", "Drop a folder with nothing but the dataset.")
     project.drops.mkdir(exist_ok=True)
-    with room_for(project.drops), _beside(project, name) as beside:
-        _copy(source, beside, name)
+    with room_for(project.drops), part_folder(project, name) as beside:
+        _copy(source, beside, name, ours=ours)
         content = drop_digest(beside, name)
         (beside / READY).touch()
         os.sync()  # once: for each of a million pictures it would take an hour
@@ -138,10 +139,10 @@ def _queue_in_place(project: Project, name: str, *, again: bool) -> Path:
     return target
 
 
-def _copy(source: Path, target: Path, name: str) -> None:
+def _copy(source: Path, target: Path, name: str, *, ours: bool) -> None:
     """Copy a drop's files; a link stays a link, to the same place within the copy."""
     needed = sum(file.lstat().st_size for file in drop_files(source, name))
-    if needed > (free := shutil.disk_usage(target).free):
+    if not ours and needed > (free := shutil.disk_usage(target).free):
         raise NoRoomError(target.parent, free, needed)  # before it takes the last room from a round at work
     for file in drop_files(source, name):
         copy = target / file.relative_to(source)
@@ -149,7 +150,10 @@ def _copy(source: Path, target: Path, name: str) -> None:
         if file.is_symlink():
             os.symlink(os.path.relpath(os.path.realpath(file), file.parent), copy)
             continue
-        shutil.copyfile(file, copy, follow_symlinks=False)
+        if ours:
+            link_or_copy(file, copy)
+        else:
+            shutil.copyfile(file, copy, follow_symlinks=False)
 
 
 def _check_name_free(project: Project, name: str, queue: dict[str, _Place]) -> None:
@@ -184,7 +188,7 @@ def _seen(project: Project) -> dict[str, _Place]:
 
 
 @contextmanager
-def _beside(project: Project, name: str) -> Iterator[Path]:
+def part_folder(project: Project, name: str) -> Iterator[Path]:
     """A hidden folder to copy into, told by its lock from what a killed run left; gone at the end if still there."""
     with _locked(project):
         folder = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=_PART, dir=project.drops))

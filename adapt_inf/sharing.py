@@ -19,6 +19,7 @@ from adapt_inf import lineage, versions
 from adapt_inf.errors import AdaptInfError, RoundError
 from adapt_inf.files import room_for
 from adapt_inf.project import BASE, PROXY, Project
+from adapt_inf.remote_faults import causes, in_our_words, of_a_cloud
 from adapt_inf.storage import Cache, Record, records
 
 if TYPE_CHECKING:
@@ -142,10 +143,10 @@ def _remote(repo: Repo) -> Iterator[tuple[str, str]]:
             raise
         # What a remote raises depends on its library (fsspec, botocore, ...): none shares a class with another.
         except Exception as error:
-            causes = [*problems, *_causes(error)]
-            if not any(isinstance(each, DvcException | OSError) or _of_a_cloud(each) for each in causes):
+            found = [*problems, *causes(error)]
+            if not any(isinstance(each, DvcException | OSError) or of_a_cloud(each) for each in found):
                 raise
-            raise RemoteError(name, url, *_in_our_words(causes)) from error
+            raise RemoteError(name, url, *in_our_words(found)) from error
 
 
 @contextmanager
@@ -156,7 +157,7 @@ def _logged() -> Iterator[list[BaseException]]:
     class Keep(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if record.exc_info and record.exc_info[1] is not None:
-                problems.extend(_causes(record.exc_info[1]))
+                problems.extend(causes(record.exc_info[1]))
 
     shown = {log: log.handlers for log in map(logging.getLogger, ("dvc", "dvc_data", "dvc_objects"))}
     for log in shown:
@@ -166,30 +167,6 @@ def _logged() -> Iterator[list[BaseException]]:
     finally:
         for log, handlers in shown.items():
             log.handlers = handlers
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _of_a_cloud(error: BaseException) -> bool:
-    return type(error).__module__.partition(".")[0] in ("botocore", "aiobotocore", "aiohttp", "s3fs", "dvc_objects")
-
-
-def _in_our_words(causes: list[BaseException]) -> tuple[str, str]:
-    names = {type(each).__name__ for each in causes}
-    first = next((str(each).strip().rstrip(".") for each in causes if str(each).strip()), type(causes[0]).__name__)
-    if "RemoteMissingDepsError" in names:
-        return "DVC lacks the package that speaks to it", "`pip install 'adapt-inf[s3]'` for s3://."
-    if names & {"NoCredentialsError", "PartialCredentialsError"}:
-        return "there are no credentials for it", "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or `aws configure`."
-    if names & {"EndpointConnectionError", "ConnectTimeoutError", "ClientConnectorError"}:
-        return f"it cannot be reached ({first})", "Nothing is lost: run the same command again when it can."
-    if "PermissionError" in names:
-        return f"it does not let us in ({first})", "Look at the credentials and at who may read and write there."
-    return first, "Nothing is lost: mend that and run the same command again."
 
 
 def _remove_broken(project: Project, cache: Cache, record: Record) -> None:
