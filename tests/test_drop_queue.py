@@ -167,7 +167,12 @@ def test_ctrl_c_leaves_nothing_half_copied(project: Project) -> None:
     with open(source(project, "large") / "more.bin", "wb") as file:
         file.truncate(1 << 30)  # takes long enough to copy on a loaded machine, too
     command = [sys.executable, "-m", "adapt_inf.cli", "drop", str(source(project, "large")), "-C", str(project.root)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
+    with subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background ignores it
+    ) as running:
         while not list(project.drops.glob(".large.*.part/more.bin")):
             assert running.poll() is None
             time.sleep(0.005)
