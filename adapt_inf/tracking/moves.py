@@ -69,7 +69,7 @@ def _set_aliases(store: Store, head: str, moves: list[dict[str, Any]]) -> None:
     if not found:
         return
     versions = {version.tags.get("round"): str(version.version) for version in found}
-    aliases = {alias: str(version) for alias, version in ensure_model(store, name).aliases.items()}
+    aliases = {alias: str(version) for alias, version in ensure_model(store).aliases.items()}
     for alias, version in {"champion": versions.get(head), "previous": versions.get(moves[-1]["from"])}.items():
         if version is None and alias in aliases:
             client.delete_registered_model_alias(name, alias)

@@ -282,7 +282,7 @@ def _register(
                 client.update_model_version(name, version, note)
         else:
             client.delete_model_version(name, old.version)  # the round was run again and came out otherwise
-    ensure_model(store, name)
+    ensure_model(store)
     if version is None:
         client.log_artifacts(run_id, str(adapter), "model")
         source = f"{client.get_run(run_id).info.artifact_uri}/model"
@@ -290,16 +290,16 @@ def _register(
     return int(version)
 
 
-def ensure_model(store: Store, name: str) -> RegisteredModel:
+def ensure_model(store: Store) -> RegisteredModel:
     """The registered model, made where it is not there."""
     from mlflow.exceptions import MlflowException
 
     try:
-        return store.client.get_registered_model(name)
+        return store.client.get_registered_model(store.name)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        return store.client.create_registered_model(name, description=MODEL_NOTE)
+        return store.client.create_registered_model(store.name, description=MODEL_NOTE)
 
 
 MODEL_NOTE = (
