@@ -84,10 +84,10 @@ def make_data(root: Path, n: int, dim: int, copies: float, seed: int = 0) -> Non
     for folder, rows_of in (("base/pool", slice(0, n // 2)), (f"{ROUND}/ingest", slice(n // 2, n))):
         _write_manifest(root / "rounds" / folder, ids[rows_of], skill[rows_of], folder.split("/")[0])
     sample_id = pd.Series(ids.to_pandas(), dtype="str")
-    write_parquet(sketch / "signals.parquet", pd.DataFrame({"sample_id": sample_id}))
     faults = pd.DataFrame({"sample_id": sample_id[:10], "fault": "too long"})
     write_parquet(sketch / "faults.parquet", faults)
     scores = draw_scores(topic, rng)
+    write_parquet(sketch / "signals.parquet", pd.DataFrame({"sample_id": sample_id, "nll": scores["perplexity"]}))
     write_parquet(
         root / "rounds" / ROUND / "score" / "scores.parquet", pd.DataFrame({"sample_id": sample_id, **scores})
     )
