@@ -15,7 +15,7 @@ from typing import Any
 
 from adapt_inf.drop_queue import part_folder
 from adapt_inf.errors import AdaptInfError, DropError, NoRoomError
-from adapt_inf.files import room_for
+from adapt_inf.files import is_full, room_for
 from adapt_inf.progress import progress
 from adapt_inf.project import Project
 from adapt_inf.remote_faults import causes, in_our_words
@@ -43,6 +43,8 @@ def fetched(project: Project, url: str) -> Iterator[Path]:
             raise
         # What a store raises depends on its library (fsspec, botocore, ...): none shares a class with another.
         except Exception as error:
+            if is_full(error):
+                raise
             raise DropError(url, *in_our_words(list(causes(error)))) from error
         yield folder
 

@@ -70,7 +70,8 @@ def pull(project: Project, rounds: Sequence[str]) -> int:
     Raises:
         AdaptInfError: no such round, a part of it is not on the remote, or what is wrong with the remote.
     """
-    wanted = _records(project, rounds or [lineage.head(project)], _base(records(project), "model", PROXY))
+    base = [f"rounds/{BASE}/model", *_base(records(project), PROXY)]
+    wanted = _records(project, rounds or [lineage.head(project)], base)
     project.drops.mkdir(exist_ok=True)  # git does not carry the drops
     cache, targets, fetched = Cache.of(project), [record.path for record in wanted], 0
     with room_for(project.rounds), versions.open_repository(project.root) as repo:

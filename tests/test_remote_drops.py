@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import os
 import signal
@@ -140,6 +141,19 @@ def test_what_does_not_fit_is_refused_before_it_comes(project: Project, monkeypa
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 5})())
     with pytest.raises(NoRoomError), fetched(project, "memory://large/shapes"):
         pass
+
+
+def test_a_disk_that_fills_up_meanwhile_is_called_full(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = fsspec.filesystem("memory")
+    store.pipe("/full/shapes/dataset.yaml", b"name: shapes")
+
+    def get(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(type(store), "get", get)
+    with pytest.raises(NoRoomError), fetched(project, "memory://full/shapes"):
+        pass
+    assert hidden(project) == []
 
 
 class Between(BaseHTTPRequestHandler):
