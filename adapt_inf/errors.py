@@ -7,6 +7,7 @@ stand alone.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 
 class AdaptInfError(Exception):
@@ -16,6 +17,16 @@ class AdaptInfError(Exception):
         super().__init__(f"{message}\n  {mend}" if mend else message)
         self.message = message
         self.mend = mend
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Between processes: subclasses are made of other things than their text."""
+        return _remade, (type(self), self.args), self.__dict__
+
+
+def _remade(kind: type[AdaptInfError], arguments: tuple[Any, ...]) -> AdaptInfError:
+    error = kind.__new__(kind)
+    error.args = arguments
+    return error
 
 
 class NotAProjectError(AdaptInfError):

@@ -223,21 +223,21 @@ def _carry_out(project: Project, change: _Change) -> None:
     if record is not None and change.kind == "round":
         facts = {key: getattr(record, key) for key in ("pool_hash", "parent", "drop", "strategy")}
         make_report(project, record.to_json())
-        version = tell(project, name, lambda: tracked.finish_round(project, name, "finished", facts))
+        version = tell(project, name, tracked.finish_round, project, name, "finished", facts)
         record = replace(record, model_version=version)
     if record is not None:
         lineage.write_round(project, record)
         entry = record.to_json()
         show_verdict(project, entry)
-        tell(project, name, lambda: tracked.tag_gate(project, entry))
+        tell(project, name, tracked.tag_gate, project, entry)
     if change.move is not None:
         history.append(project, change.move)
         lineage.move_head(project, change.move.round)
     _commit(project, change)
     if change.move is not None:
         moves = [move.to_json() for move in history.moves(project)]
-        at = change.move.round
-        tell(project, HEAD, lambda: tracked_moves.show_moves(project, at, lineage.entries(project), moves))
+        entries = lineage.entries(project)
+        tell(project, HEAD, tracked_moves.show_moves, project, change.move.round, entries, moves)
     history.end(project)
 
 
@@ -247,7 +247,7 @@ def _commit(project: Project, change: _Change) -> None:
         return
     if change.kind == "round":
         commit = versions.commit_round(project, change.round, change.message)
-        tell(project, change.round, lambda: tracked.tag_commit(project, change.round, commit))
+        tell(project, change.round, tracked.tag_commit, project, change.round, commit)
     else:
         versions.commit_files(project, change.message)
 

@@ -7,6 +7,7 @@ import httpx
 from adapt_inf.errors import AdaptInfError
 from adapt_inf.processes import uncollected
 from adapt_inf.project import Project
+from adapt_inf.tracking.process import tracking_process
 from flows.server import await_server, begin_server
 
 
@@ -16,20 +17,18 @@ def drain_now(project: Project) -> list[str]:
     Raises:
         AdaptInfError: as there, or Prefect's server went away.
     """
-    with uncollected():
-        server = begin_server()
-        from adapt_inf.tracking.outbox import attempt
-        from adapt_inf.tracking.store import connect
-        from flows.drain import drain, without_heartbeats
+    with tracking_process(project):
+        with uncollected():
+            server = begin_server()
+            from flows.drain import drain, without_heartbeats
 
-        attempt(project, lambda: connect(project))  # imports MLflow, while the server starts
-    await_server(server)
-    try:
-        with without_heartbeats():
-            done: list[str] = drain(str(project.root))
-    except httpx.TransportError as error:
-        raise AdaptInfError(
-            f"Prefect's server does not answer any more ({error or type(error).__name__}).",
-            "See that it runs; `adapt-inf round` goes on from here.",
-        ) from error
+        await_server(server)
+        try:
+            with without_heartbeats():
+                done: list[str] = drain(str(project.root))
+        except httpx.TransportError as error:
+            raise AdaptInfError(
+                f"Prefect's server does not answer any more ({error or type(error).__name__}).",
+                "See that it runs; `adapt-inf round` goes on from here.",
+            ) from error
     return done

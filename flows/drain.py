@@ -22,6 +22,7 @@ from adapt_inf.project import Project
 from adapt_inf.stages.forkserver import forkserver
 from adapt_inf.tracking import rounds as tracked
 from adapt_inf.tracking.outbox import attempt, untracked
+from adapt_inf.tracking.process import tracking_process
 from adapt_inf.tracking.sending import catch_up
 from adapt_inf.writer import BusyError, writer_lock
 from flows.approval import match_forms
@@ -53,10 +54,10 @@ def drain(root: str, served: bool = False) -> list[str] | State[Any]:
     refused: list[str] = []
     while True:
         try:
-            with writer_lock(project, flow_run=runtime.flow_run.id) as dead:
+            with writer_lock(project, flow_run=runtime.flow_run.id) as dead, tracking_process(project):
                 crash_runs_of(dead)
                 if dead or lineage.has_work(project):
-                    attempt(project, lambda: tracked.fail_stale(project))
+                    attempt(project, tracked.fail_stale, project)
                 with forkserver():
                     held = _work_off(project, done, refused, served=served)
                 if served:

@@ -42,7 +42,7 @@ def lifelong_round(root: str, round_id: str) -> dict[str, Any]:
     missed = outbox.untracked(project).keys() - {round_id}
     if record.status != "finished":
         outbox.strike_off(project, round_id)  # an earlier attempt's: this one logs every stage
-        outbox.tell(project, round_id, lambda: rounds.begin_round(project, round_id))
+        outbox.tell(project, round_id, rounds.begin_round, project, round_id)
     retries = load_params(project.params_of(round_id)).retries
     try:
         for stage in STAGES:
@@ -58,7 +58,7 @@ def lifelong_round(root: str, round_id: str) -> dict[str, Any]:
         from adapt_inf.review.report import make_report
 
         make_report(project, replace(record, status="failed", error=str(error)).to_json())
-        outbox.tell(project, round_id, lambda: rounds.finish_round(project, round_id, "failed", _facts(record)))
+        outbox.tell(project, round_id, rounds.finish_round, project, round_id, "failed", _facts(record))
         if isinstance(error, DropError):
             lineage.refuse_drop(project, round_id, str(error))
             outbox.strike_off(project, round_id)
@@ -109,7 +109,7 @@ def run_stage(root: str, round_id: str, stage: str) -> dict[str, Any]:
         kill_children()
         raise
     outcome = stage_outcome(project, round_id, stage, cached=not ran)
-    outbox.tell(project, round_id, lambda: rounds.log_stage(project, round_id, stage, outcome))
+    outbox.tell(project, round_id, rounds.log_stage, project, round_id, stage, outcome)
     say(describe(round_id, outcome))
     return outcome
 

@@ -3,11 +3,11 @@
     python tests/fault_harness.py [--kills 200] [--seed 0] [--json FILE]
 
 A project with two drops is run once undisturbed. Then copies of it are run and killed until enough kills are done: the
-flow, DVC (which works inside it), the forkserver, a stage, the command that waits for it, one of its workers, the
-Prefect server that was started, the runner of `adapt-inf serve`, or all at once, as when the machine dies; while Python
-still imports, in the midst of work, between two stages, in a commit. After each kill the same command is given
-again. Every copy must come out as the undisturbed run, by hash, with each sample once, one line of history a round, no
-run left open in MLflow, and no process left.
+flow, DVC (which works inside it), the process that speaks to MLflow, the forkserver, a stage, the command that waits
+for it, one of its workers, the Prefect server that was started, the runner of `adapt-inf serve`, or all at once, as
+when the machine dies; while Python still imports, in the midst of work, between two stages, in a commit. After each
+kill the same command is given again. Every copy must come out as the undisturbed run, by hash, with each sample once,
+one line of history a round, no run left open in MLflow, and no process left.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def tree(top: psutil.Process) -> list[psutil.Process]:
 
 
 def role(process: psutil.Process, top: psutil.Process) -> tuple[str, str] | None:
-    """What a process is (flow, command, forkserver, stage, worker, server, runner), and its stage; None for a shell.
+    """What a process is, and its stage: flow, tracking, command, forkserver, stage, worker, server or runner; or None.
 
     `command`: the `adapt-inf stage` that DVC started and that waits for the stage.
     """
@@ -149,6 +149,8 @@ def role(process: psutil.Process, top: psutil.Process) -> tuple[str, str] | None
     text = " ".join(words)
     if "flows.server" in text:
         return "server", "-"
+    if "adapt_inf.tracking.process" in text:
+        return "tracking", "-"
     if "adapt_inf.stages.forkserver" in text:
         if (stage := _stage_of(process)) is None:
             return "forkserver", "-"

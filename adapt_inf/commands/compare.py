@@ -62,7 +62,7 @@ def _compare(options: argparse.Namespace) -> None:
     if not options.so_far:
         write_json(folder / "results.json", result)
         write_pictures(folder / "pictures", rows, outcomes)
-        why = attempt(project, lambda: log_comparison(project, folder, plan, rows, outcomes, text))
+        why = attempt(project, log_comparison, project, folder, plan, rows, outcomes, text)
         told = "MLflow has it, too." if why is None else f"MLflow has not got it ({why}): the same command sends it."
         print(f"\n{folder} has every round of every seed, and the pictures. {told}", file=sys.stderr)
 

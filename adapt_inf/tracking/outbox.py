@@ -11,10 +11,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from adapt_inf.files import is_full, read_json, write_json
 from adapt_inf.project import Project
+from adapt_inf.tracking.process import call
 from adapt_inf.tracking.store import MLflowError, tracking_uri
 
 HEAD = "head"  # the name under which moves of the head are missed
@@ -28,42 +29,50 @@ T = TypeVar("T")
 _failed: dict[str, tuple[float, str]] = {}  # by the store's address: when it last failed in this process, and why
 
 
-def tell(project: Project, name: str, send: Callable[[], T]) -> T | None:
+def tell(project: Project, name: str, send: Callable[..., T], *arguments: Any) -> T | None:
     """`attempt`, and set `name` down where it failed; None there, and where MLflow has failed for `name` before.
 
     Args:
         name: a round, or HEAD: what is set down as missed. Moves of the head are not tried where a round is missed,
             since they point at its run and its model.
+
+    Returns:
+        What `send` returned.
     """
     missed = untracked(project)
     if name in missed:
         return None
-    given: list[T] = []
-    held = next(reversed(missed.values()), None) if name == HEAD else None
-    why = held or attempt(project, lambda: given.append(send()))
+    why, given = next(reversed(missed.values()), None) if name == HEAD else None, None
     if why is None:
-        return given[0]
-    write_json(_file(project), missed | {name: why})
-    return None
+        why, given = call(_try, project, send, arguments)
+    if why is not None:
+        write_json(_file(project), missed | {name: why})
+    return given
 
 
-def attempt(project: Project, send: Callable[[], object]) -> str | None:
+def attempt(project: Project, send: Callable[..., object], *arguments: Any) -> str | None:
     """Do `send`, which speaks to MLflow; why MLflow failed at it, or did within the last minute, or None.
+
+    Args:
+        send: a function of a module's top level, which a process of its own may be asked to do; see `process`.
 
     Raises:
         Exception: a fault that is not MLflow's: ours, or a disk that is full.
     """
+    return call(_try, project, send, arguments)[0]
+
+
+def _try(project: Project, send: Callable[..., T], arguments: tuple[Any, ...]) -> tuple[str | None, T | None]:
     when, why = _failed.get(uri := tracking_uri(project), (0.0, ""))
     if when and time.monotonic() - when < _QUIET_SECONDS:
-        return why
+        return why, None
     try:
-        send()
+        return None, send(*arguments)
     except Exception as error:
         if not _of_mlflow(error):
             raise
         _failed[uri] = time.monotonic(), _reason(uri, error)
-        return _failed[uri][1]
-    return None
+        return _failed[uri][1], None
 
 
 def untracked(project: Project) -> dict[str, str]:

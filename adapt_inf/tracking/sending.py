@@ -54,7 +54,7 @@ def catch_up(project: Project) -> None:
     """Send what waits, if MLflow answers now."""
     if waiting := untracked(project):
         known = [record.round for record in lineage.rounds(project) if record.round in waiting]
-        attempt(project, lambda: track(project, known) if known else _send_moves(project))
+        attempt(project, *(track, project, known) if known else (_send_moves, project))
 
 
 def _has(project: Project, record: Round) -> bool:

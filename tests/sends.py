@@ -1,0 +1,37 @@
+"""What a test has the tracking process do: functions that it finds by the name of this module."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+from typing import NoReturn
+
+from adapt_inf.errors import RoundError
+
+
+class LockedError(Exception):
+    """One that cannot travel between processes."""
+
+    def __init__(self) -> None:
+        super().__init__("locked")
+        self.lock = threading.Lock()
+
+
+def fail_round() -> NoReturn:
+    raise RoundError("r007", "it is no more", "Make it anew.")
+
+
+def fail_locked() -> NoReturn:
+    raise LockedError
+
+
+def lock() -> object:
+    return threading.Lock()
+
+
+def linger(path: Path) -> None:
+    """Say which process it is, and stay."""
+    path.write_text(str(os.getpid()))
+    time.sleep(60)
