@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 VISION := .venv-torchvision
 
-.PHONY: demo test lint families faults api
+.PHONY: demo test lint families faults production api
 
 demo: $(VENV)/installed
 	$(BIN)/adapt-inf demo
@@ -22,6 +22,10 @@ families: $(VISION)/installed
 # 200 kills of random processes of running lineages; prints what was killed and what came out otherwise (nothing).
 faults: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive HF_HUB_OFFLINE=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/fault_harness.py
+
+# Two rounds over PostgreSQL (Debian's package, which has to be there) and an S3 server of this machine.
+production: $(VENV)/installed-dev
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive HF_HUB_OFFLINE=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 0 tests/production.py
 
 # The reference of every module, class and function, from their docstrings, in build/api.
 api: $(VENV)/installed-dev

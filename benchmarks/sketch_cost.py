@@ -103,9 +103,9 @@ def ready(vlm: VLM, drawn: Sequence[Sample], size: int) -> dict[str, Pass]:
     batches = [collate(vlm, [drawn[int(i)] for i in rows]) for rows in length_buckets(token_lengths(vlm, drawn), size)]
     sketcher, answers = Sketcher(vlm), AnswerPass(vlm)
     pictured = [sample for sample in drawn if sample.images]
+    pass_of = {without: WithoutImage(vlm, answers, without, size) for without in WITHOUT}
     encoded: dict[Without, list[Encoded]] = {
-        without: [item for item in WithoutImage(vlm, answers, without, size).encode(pictured) if item is not None]
-        for without in WITHOUT
+        without: [item for item in each.encode(pictured) if item is not None] for without, each in pass_of.items()
     }
 
     def each(run: Callable[[Batch], object]) -> None:
@@ -113,7 +113,7 @@ def ready(vlm: VLM, drawn: Sequence[Sample], size: int) -> dict[str, Pass]:
             run(batch)
 
     def without_image(without: Without) -> None:
-        WithoutImage(vlm, answers, without, size).nll(encoded[without])
+        pass_of[without].nll(encoded[without])
 
     wider = {f"sketch of {dim:,}": partial(each, Sketcher(vlm, dim=dim)) for dim in WIDER}
     return _passes(vlm, len(drawn), each, partial(each, sketcher), without_image) | wider
@@ -122,13 +122,14 @@ def ready(vlm: VLM, drawn: Sequence[Sample], size: int) -> dict[str, Pass]:
 def preparing(vlm: VLM, drawn: Sequence[Sample], size: int) -> dict[str, Pass]:
     """The passes as the stages run them: from samples with their encoded pictures, each time anew."""
     sketcher, answers = Sketcher(vlm), AnswerPass(vlm)
+    pass_of = {without: WithoutImage(vlm, answers, without, size) for without in WITHOUT}
 
     def each(run: Callable[[Batch], object]) -> None:
         for rows in length_buckets(token_lengths(vlm, drawn), size):
             run(collate(vlm, [drawn[int(i)] for i in rows]))
 
     def without_image(without: Without) -> None:
-        WithoutImage(vlm, answers, without, size)(drawn)
+        pass_of[without](drawn)
 
     return _passes(vlm, len(drawn), each, partial(sketch_samples, vlm, sketcher, drawn, size), without_image)
 

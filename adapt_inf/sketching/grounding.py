@@ -142,7 +142,11 @@ class WithoutImage:
         inner = self._vlm.network.base_model
         with torch.no_grad(), autocast(self._vlm.device):
             cache = inner(**prefix.inputs, use_cache=True).past_key_values
-        for batch in _by_length(encoded, rows, self._batch_size):
+        # What follows an image is short, and small products waste a processor: as many tokens as a whole batch has, of
+        # twice as many samples at most, since the prefix's keys and values are there for each of them.
+        whole = sum(len(encoded[int(row)].ids) for row in rows)
+        size = int(self._batch_size * min(whole / (whole - len(rows) * end), 2))
+        for batch in _by_length(encoded, rows, size):
             rest = pad(self._vlm, [replace(_cut(encoded[int(row)], end, None), extras={}) for row in batch])
             own = copy.deepcopy(cache)
             own.batch_repeat_interleave(len(batch))

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from adapt_inf.files import is_full, read_json, write_json
 from adapt_inf.project import Project
 from adapt_inf.tracking.process import call
-from adapt_inf.tracking.store import MLflowError, tracking_uri
+from adapt_inf.tracking.store import MLflowError, shown, tracking_uri
 
 HEAD = "head"  # the name under which moves of the head are missed
 
@@ -110,7 +110,7 @@ def _of_mlflow(error: Exception) -> bool:
 
 def _reason(uri: str, error: Exception) -> str:
     text = error.message if isinstance(error, MLflowError) else f"MLflow at {uri}: {error or type(error).__name__}"
-    line = " ".join(text.partition(" failed with exception")[0].split()).rstrip(".")
+    line = " ".join(shown(text).partition(" failed with exception")[0].split()).rstrip(".")
     return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
 
 

@@ -68,6 +68,11 @@ def tracking_uri(project: Project) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project.root.resolve() / 'mlflow.db'}"
 
 
+def shown(text: str) -> str:
+    """`text` as people may see it: without the passwords that stand in addresses."""
+    return re.sub(r"(?<=://)([^/@:\s]*):[^/@\s]*(?=@)", r"\1:***", text)
+
+
 def open_store(project: Project) -> MlflowClient:
     """A client on the project's store, made with its experiment where it is not there yet."""
     return connect(project).client
@@ -102,7 +107,7 @@ def _connect(root: Path, name: str, identity: str | None, uri: str) -> Store:
     except MlflowException as error:
         problem = (str(error).splitlines() or ["no word why"])[0].partition(" failed with")[0]
         mend = "See to it that it runs and that MLFLOW_TRACKING_URI is right, then give the same command again."
-        raise MLflowError(f"MLflow at {uri} does not answer ({problem}).", mend) from error
+        raise MLflowError(shown(f"MLflow at {uri} does not answer ({problem})."), mend) from error
     if experiment is not None:
         return Store(client, experiment.experiment_id, experiment.name)
     # A tracking server keeps artifacts where it was told to; our own store keeps them in the project.

@@ -12,6 +12,7 @@ from itertools import accumulate
 from typing import Any
 
 from adapt_inf.project import BASE, Project
+from adapt_inf.tracking.store import shown
 
 WIDTH = 120
 
@@ -93,9 +94,10 @@ def mlflow_command(project: Project, round_id: str | None = None, host: str = "1
     """
     told = os.environ.get("MLFLOW_TRACKING_URI", "")
     if told.startswith(("http://", "https://")):
-        return f"{told.rstrip('/')}/{_page('')}"
+        return f"{shown(told).rstrip('/')}/{_page('')}"
     uri = told or f"sqlite:///{project.root.resolve() / 'mlflow.db'}"
-    command = f"mlflow ui --backend-store-uri {shlex.quote(uri)} --host {host} --port {port}"
+    address = shlex.quote(uri) if shown(uri) == uri else '"$MLFLOW_TRACKING_URI"'  # no password on a screen
+    command = f"mlflow ui --backend-store-uri {address} --host {host} --port {port}"
     known = not told and (project.root / "mlflow.db").is_file()
     return f"{command}\nhttp://{host}:{port}/{_page(_place(project, round_id) if known else '')}"
 

@@ -105,6 +105,18 @@ def test_a_fault_of_ours_and_a_full_disk_are_not_taken_for_mlflows(garden: Proje
     assert untracked(garden) == {}
 
 
+def test_a_password_in_the_address_is_not_told(garden: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://lead:hidden@127.0.0.1:1")
+    assert tell(garden, "r001", connect, garden) is None
+    assert "MLflow at http://lead:***@127.0.0.1:1 does not answer" in untracked(garden)["r001"]
+    monkeypatch.setattr(outbox, "_QUIET_SECONDS", 0.0)
+
+    def send() -> None:
+        raise ConnectionError("no answer from http://lead:hidden@127.0.0.1:1/api")
+
+    assert "hidden" not in (attempt(garden, send) or "hidden")
+
+
 def test_what_was_sent_is_struck_off(garden: Project) -> None:
     assert tell(garden, "r001", lambda: 7) == 7
     assert notice(garden) is None

@@ -94,3 +94,13 @@ def test_the_command_opens_the_projects_store(tmp_path: Path, monkeypatch: pytes
     assert link.endswith("?workflowType=machine_learning")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000/")
     assert mlflow_command(project) == "http://tracking:5000/#/experiments?workflowType=machine_learning"
+
+
+def test_a_password_in_the_stores_address_is_not_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = Project(tmp_path / "garden")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://lead:hidden@db/mlflow")
+    assert mlflow_command(project).startswith('mlflow ui --backend-store-uri "$MLFLOW_TRACKING_URI" --host')
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://lead:hidden@mlflow.example.org")
+    assert mlflow_command(project).startswith("https://lead:***@mlflow.example.org/#/")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://lead@db/mlflow")
+    assert mlflow_command(project).startswith("mlflow ui --backend-store-uri postgresql://lead@db/mlflow --host")
