@@ -30,18 +30,30 @@ def project(two_rounds: Project, tmp_path_factory: pytest.TempPathFactory) -> Pr
     return copy_project(two_rounds, tmp_path_factory.mktemp("forked") / "project")
 
 
-@pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[psutil.Process]:
+@contextmanager
+def a_forkserver() -> Iterator[psutil.Process]:
     """A forkserver of this process."""
-    for key, value in quiet_environment().items():
-        monkeypatch.setenv(key, value)
-    with forkserver():
-        me = psutil.Process()
-        (server,) = until(  # just begun, a process has no command line yet
-            lambda: [each for each in me.children() if "adapt_inf.stages.forkserver" in each.cmdline()],
-            "the forkserver",
-        )
+    with pytest.MonkeyPatch.context() as environment:
+        for key, value in quiet_environment().items():
+            environment.setenv(key, value)
+        me, outer = psutil.Process(), os.environ.get(ADDRESS)
+        others = me.children()
+        with forkserver():
+            (server,) = until(  # just begun, a process has no command line yet
+                lambda: [each for each in me.children() if each not in others and MODULE in each.cmdline()],
+                "the forkserver",
+            )
+            yield server
+        if outer is not None:
+            os.environ[ADDRESS] = outer
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[psutil.Process]:
+    """One for many tests: its imports take seconds."""
+    with a_forkserver() as server:
         yield server
+        assert server.is_running()
 
 
 @contextmanager
@@ -154,15 +166,14 @@ def test_a_fork_is_killed_with_who_asked(machine: Machine, project: Project, ser
     assert by_hand(machine, project, "select", "r001").returncode == 0, "and the forkserver goes on"
 
 
-def test_the_command_runs_the_stage_itself_when_the_forkserver_is_killed(
-    machine: Machine, project: Project, served: psutil.Process
-) -> None:
-    with asked(machine, project, served) as (command, fork):
-        served.kill()
-        until(lambda: not fork.is_running(), "the fork is gone")
-        assert command.stderr is not None
-        assert command.stderr.readline().startswith("Waiting for process"), "the command is at it"
-    assert by_hand(machine, project, "select", "r001").returncode == 0
+def test_the_command_runs_the_stage_itself_when_the_forkserver_is_killed(machine: Machine, project: Project) -> None:
+    with a_forkserver() as server:
+        with asked(machine, project, server) as (command, fork):
+            server.kill()
+            until(lambda: not fork.is_running(), "the fork is gone")
+            assert command.stderr is not None
+            assert command.stderr.readline().startswith("Waiting for process"), "the command is at it"
+        assert by_hand(machine, project, "select", "r001").returncode == 0
 
 
 RUN = f"""
