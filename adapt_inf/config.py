@@ -67,6 +67,14 @@ class Select:
     strata: int = Field(default=50, ge=1)
     tail: float = Field(default=0.05, ge=0, lt=0.5)
 
+    @field_validator("budget")
+    @classmethod
+    def _count_or_fraction(cls, value: int | float) -> int | float:
+        if isinstance(value, float) and value > 1:
+            message = "Input should be a whole number of samples, or a fraction of them up to 1.0"
+            raise PydanticCustomError("budget", message)
+        return value
+
 
 @dataclass(frozen=True, config=_STRICT)
 class Prune:
@@ -148,7 +156,7 @@ class Params:
     parent: str = "base"
     drop: str = "scratch"
     scratch: list[Literal["scratch"]] = Field(default_factory=list, max_length=1)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**63)
     memory_mb: int = Field(default=1024, gt=0)
     ingest: Ingest = field(default_factory=Ingest)
     sketch: Sketch = field(default_factory=Sketch)

@@ -6,14 +6,22 @@ stand alone.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 
+def shown(text: str) -> str:
+    """`text` as people may see it: without the passwords that stand in addresses."""
+    masked = re.sub(r"(?<=://)([^/@:\s]*):\S*(?=@)", r"\1:***", text)
+    return re.sub(r"(?i)(?<=[?&]password=)[^&\s]*", "***", masked)
+
+
 class AdaptInfError(Exception):
-    """A fault with a mend: `message` names the thing, `mend` says what to do about it."""
+    """A fault with a mend: `message` names the thing, `mend` says what to do about it; both without passwords."""
 
     def __init__(self, message: str, mend: str = "") -> None:
+        message, mend = shown(message), shown(mend)
         super().__init__(f"{message}\n  {mend}" if mend else message)
         self.message = message
         self.mend = mend

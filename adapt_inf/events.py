@@ -11,6 +11,7 @@ import os
 import sys
 from pathlib import Path
 
+from adapt_inf.errors import shown
 from adapt_inf.project import Project
 
 EVENT = "adapt-inf.drop.ready"
@@ -49,7 +50,7 @@ def announce(project: Project, drop: str) -> bool:
     except (httpx.HTTPError, OSError) as error:
         reason = str(error) or type(error).__name__
         print(
-            f"adapt-inf: the Prefect server at {server} was not told ({reason}).\n"
+            f"adapt-inf: the Prefect server at {shown(server)} was not told ({shown(reason)}).\n"
             f"  {drop} waits all the same: the next poll or `adapt-inf round` takes it in.",
             file=sys.stderr,
         )

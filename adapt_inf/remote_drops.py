@@ -53,7 +53,12 @@ def _fetch(url: str, folder: Path) -> None:
     from fsspec.core import url_to_fs
 
     store, root = url_to_fs(url)
-    found: dict[str, Any] = store.find(root, detail=True)
+    # Stores that have no folders stand them in by empty files whose names end in a slash.
+    found: dict[str, Any] = {
+        path: about
+        for path, about in store.find(root, detail=True).items()
+        if not path.endswith("/") or about.get("size")
+    }
     files = {path: _inside(url, str(root), path) for path in found}
     if not files:
         raise DropError(url, "there is nothing", "A drop is a folder with dataset.yaml; docs/drops.md says more.")

@@ -67,7 +67,8 @@ def writer_lock(project: Project, *, wait: bool = False, flow_run: str | None = 
 
     Yields:
         The writers before this one that died at work or were told to stop, whose processes and locks have been cleared
-        here. Their runs in Prefect and MLflow are the caller's.
+        here. Their runs in Prefect and MLflow are the caller's; those that it leaves in the list, and that have a run
+        in Prefect, the next one is told of again.
 
     Raises:
         BusyError: another process holds it, naming that process.
@@ -85,10 +86,10 @@ def writer_lock(project: Project, *, wait: bool = False, flow_run: str | None = 
             clear_locks(project)
             yield dead
         except Exception:
-            write_json(_list(project), [])
+            write_json(_list(project), [asdict(each) for each in dead if each.flow_run])
             raise
         # Told to stop, maybe twice, a writer cannot say what it still closed: it stays in the list as if it had died.
-        write_json(_list(project), [])
+        write_json(_list(project), [asdict(each) for each in dead if each.flow_run])
 
 
 def mark_run(project: Project) -> None:

@@ -23,6 +23,7 @@ from prefect.input import RunInput
 from prefect.states import Completed
 
 from adapt_inf import lineage, promotion
+from adapt_inf.errors import RoundError
 from adapt_inf.project import Project
 
 _DAYS = 365  # that a form stays open; the round waits on without it, for `adapt-inf promote`
@@ -80,8 +81,11 @@ def match_forms(project: Project) -> None:
         for form in forms:
             round_id = form.parameters["round_id"]
             if round_id not in awaiting and form.state and form.state.is_paused():
-                verdict = lineage.read_round(project, round_id).verdict
-                client.set_flow_run_state(form.id, Completed(message=f"{verdict} elsewhere"), force=True)
+                try:
+                    said = f"{lineage.read_round(project, round_id).verdict} elsewhere"
+                except RoundError:  # of a project that stood here before
+                    said = f"there is no {round_id} any more"
+                client.set_flow_run_state(form.id, Completed(message=said), force=True)
         for round_id in awaiting - {form.parameters["round_id"] for form in forms}:
             parameters = {"root": root, "round_id": round_id}
             client.create_flow_run_from_deployment(deployed[0].id, parameters=parameters, name=f"approve {round_id}")

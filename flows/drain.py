@@ -7,7 +7,7 @@ that came in between is not left behind.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +54,13 @@ def drain(root: str, served: bool = False) -> list[str] | State[Any]:
     refused: list[str] = []
     while True:
         try:
-            with writer_lock(project, flow_run=runtime.flow_run.id) as dead, tracking_process(project):
+            with writer_lock(project, flow_run=runtime.flow_run.id) as dead:
+                needed = bool(dead) or lineage.has_work(project)
                 crash_runs_of(dead)
-                if dead or lineage.has_work(project):
-                    attempt(project, tracked.fail_stale, project)
-                with forkserver():
+                dead.clear()
+                with forkserver(), tracking_process(project) if needed else nullcontext():
+                    if needed:
+                        attempt(project, tracked.fail_stale, project)
                     held = _work_off(project, done, refused, served=served)
                 if served:
                     match_forms(project)

@@ -21,7 +21,7 @@ from adapt_inf.config import load_params
 from adapt_inf.errors import AdaptInfError, DropError
 from adapt_inf.project import Project
 from adapt_inf.stages.log import last_lines, log_file
-from adapt_inf.stages.runner import STAGES, stage_fault, stage_outcome
+from adapt_inf.stages.runner import STAGES, forget_fault, stage_fault, stage_outcome
 from adapt_inf.tracking import outbox, rounds
 from adapt_inf.versions import StageFailedError
 from flows.follow import following
@@ -40,6 +40,9 @@ def lifelong_round(root: str, round_id: str) -> dict[str, Any]:
     record = lineage.read_round(project, round_id)
     say(f"round {round_id}: drop {record.drop} on top of {record.parent}, strategy {record.strategy}")
     missed = outbox.untracked(project).keys() - {round_id}
+    if record.status == "failed":  # mended, and begun again: killed now, it is one that was at work
+        record = replace(record, status="running", error=None)
+        lineage.write_round(project, record)
     if record.status != "finished":
         outbox.strike_off(project, round_id)  # an earlier attempt's: this one logs every stage
         outbox.tell(project, round_id, rounds.begin_round, project, round_id)
@@ -88,6 +91,7 @@ def run_stage(root: str, round_id: str, stage: str) -> dict[str, Any]:
     """Bring one stage up to date and log what it left; its outcome."""
     project = Project(Path(root))
     try:
+        forget_fault(project, round_id, stage)
         with following(log_file(project, round_id, stage), get_run_logger()):
             ran = versions.reproduce(project, round_id, stage)
     except StageFailedError as error:

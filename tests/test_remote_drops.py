@@ -97,6 +97,14 @@ def test_the_same_content_is_known_wherever_it_comes_from(
     assert pending_drops(project) == ["shapes", "other"]
 
 
+def test_files_that_stand_for_folders_are_none(project: Project, s3: str, shapes: Path) -> None:
+    """As a store's own page makes them by "create folder"."""
+    for name in ("sets/shapes/", "sets/shapes/images/", "sets/shapes/empty/"):
+        boto3.client("s3").put_object(Bucket="store", Key=name, Body=b"")
+    with fetched(project, "s3://store/sets/shapes") as folder:
+        assert drop_digest(folder, "shapes") == drop_digest(shapes, "shapes")
+
+
 @pytest.mark.parametrize(
     ("url", "reason"),
     [

@@ -70,6 +70,11 @@ def test_a_second_writer_is_told_who_is_at_work(project: Project) -> None:
     with writer_lock(project) as dead:
         assert [writer.flow_run for writer in dead] == ["a-run"]
         assert all(gone(process) for process in workers), "the processes of the dead are killed, theirs too"
+    with pytest.raises(ValueError, match="its own"), writer_lock(project):
+        raise ValueError("its own")
+    with writer_lock(project) as dead:
+        assert [writer.flow_run for writer in dead] == ["a-run"], "until somebody has ended its run"
+        dead.clear()
     with writer_lock(project) as dead:
         assert dead == []
 
@@ -79,6 +84,7 @@ def test_a_writer_that_was_told_to_stop_leaves_what_it_had_open_to_the_next(proj
         raise KeyboardInterrupt
     with writer_lock(project) as dead:
         assert [writer.flow_run for writer in dead] == ["stopped"]
+        dead.clear()
     with pytest.raises(ValueError, match="its own"), writer_lock(project):
         raise ValueError("its own")
     with writer_lock(project) as dead:

@@ -40,7 +40,10 @@ def _round(options: argparse.Namespace) -> int | None:
     except KeyboardInterrupt:
         print("\nStopped. `adapt-inf round` goes on from here.", file=sys.stderr)
         return 130
-    page = f"`adapt-inf report {done[-1]}` shows the last on one page, " if done else ""
+    if not done:
+        print("Done: what a killed process had begun is settled.")
+        return None
+    page = f"`adapt-inf report {done[-1]}` shows the last on one page, "
     print(f"Done: {', '.join(done)}. {page}`adapt-inf lineage` the figures of all.")
     return None
 

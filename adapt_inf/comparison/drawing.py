@@ -14,7 +14,7 @@ import pandas as pd
 
 from adapt_inf.data.manifest import candidates
 from adapt_inf.data.shards import SampleStore
-from adapt_inf.errors import ConfigError, SampleError
+from adapt_inf.errors import SampleError
 from adapt_inf.files import write_json, write_parquet
 from adapt_inf.models.vlm import load_reader
 from adapt_inf.progress import progress
@@ -57,18 +57,11 @@ def read(ctx: StageContext) -> dict[str, Any]:
 
 
 def draw(ctx: StageContext) -> dict[str, Any]:
-    """Write rounds/<round>/select/: selected.parquet with the column sample_id, selectors.json without clusters.
-
-    Raises:
-        ConfigError: a budget that is none.
-    """
+    """Write rounds/<round>/select/: selected.parquet with the column sample_id, selectors.json without clusters."""
     params = ctx.params.select
     frame = candidates(ctx, ["sample_id", "drop", "skill", "round"])
     rows = np.flatnonzero(readable(ctx, frame["sample_id"]))
-    try:
-        budget = resolve_budget(params.budget, len(rows))
-    except ValueError as error:
-        raise ConfigError(ctx.project.params_of(ctx.round), "select.budget", str(error)) from error
+    budget = resolve_budget(params.budget, len(rows))
     is_new = (frame["round"] == ctx.round).to_numpy(dtype=bool)
     chosen = rows[draw_over_all(is_new[rows], params.strategy, budget, ctx.params.seed)]
     taken = np.zeros(len(frame), dtype=bool)

@@ -28,7 +28,7 @@ from adapt_inf.selection.strategies import OVER_ALL
 from adapt_inf.stages.runner import STAGES
 
 _COMPUTING = ("data", "evaluation", "models", "selection", "sketching", "stages")
-_LIBRARIES = ("numpy", "pillow", "pyarrow", "torch", "transformers", "peft", "faiss-cpu")
+_LIBRARIES = ("numpy", "pillow", "pyarrow", "torch", "transformers", "peft")
 
 READ, DRAW = "read", "draw"  # in the place of sketch and select where there are no sketches
 BASE_MODEL = f"rounds/{BASE}/model"  # adapters name it, whichever round they are of
@@ -123,7 +123,9 @@ def made_by() -> str:
     home = Path(__file__).parents[1]
     files = sorted(path for package in _COMPUTING for path in (home / package).rglob("*.py"))
     code = [[path.relative_to(home).as_posix(), file_digest(path)] for path in files]
-    return fingerprint([code, {name: version(name) for name in _LIBRARIES}])
+    import faiss  # of one distribution or another
+
+    return fingerprint([code, {name: version(name) for name in _LIBRARIES}, faiss.__version__])
 
 
 def result_name(stage: Stage, round_id: str, digests: Mapping[str, str], params: Mapping[str, Any]) -> str:

@@ -85,7 +85,9 @@ def lay_out(task: Task) -> Project:
             link_folder(source, target)
     params = project.params_of(task.round_id)
     params.parent.mkdir(parents=True, exist_ok=True)
-    params.write_text(yaml.safe_dump(dict(task.params), sort_keys=False), encoding="utf-8")
+    # Ingest refuses a budget that its round cannot spend. Here lineages of any budget share what it leaves.
+    values = {key: value for key, value in task.params.items() if (task.stage.name, key) != ("ingest", "select")}
+    params.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
     return project
 
 

@@ -179,7 +179,7 @@ def _turns(record: dict[str, Any], layout: str, inline: list[Any]) -> list[tuple
     if layout == "question":
         answers = record.get("answer") if record.get("answer") is not None else record.get("answers")
         spoken = answers[0] if isinstance(answers, list) and answers else answers
-        if spoken is None:
+        if spoken is None or (isinstance(spoken, float) and not math.isfinite(spoken)):
             raise BadSample("assistant", "there is no answer")
         value: Any = [
             {"role": "user", "content": record["question"]},

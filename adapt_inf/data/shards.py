@@ -1,8 +1,8 @@
 """Shards: Parquet files of samples, pictures inside, written as a stream and read a row group at a time.
 
-The trade: a row group of 256 samples is the unit of reading, so a pass in order reads everything once and random access
-costs up to one row group per sample; `SampleStore` keeps the row groups that it read last, up to a number of bytes, so
-a small pool is read once and a large one never fills memory. The same samples give the same bytes.
+The trade: a row group, 256 samples as a rule, is the unit of reading, so a pass in order reads everything once and
+random access costs up to one row group per sample; `SampleStore` keeps the row groups that it read last, up to a number
+of bytes, so a small pool is read once and a large one never fills memory. The same samples give the same bytes.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from adapt_inf.data.samples import Sample
 
-ROW_GROUP = 256  # samples; every row group of a shard but the last is this long
+ROW_GROUP = 256  # samples; every row group of a shard but the last is this long, but where that were too many bytes
+_MOST_BYTES = 512 << 20  # of pictures in a row group: Arrow cannot give back lists of more than 2 GB
 SHARD_SCHEMA = pa.schema(
     [
         ("sample_id", pa.string()),
@@ -44,6 +46,7 @@ class ShardWriter:
         self.rows = 0
         self._part = path.with_name(f".{path.name}.part")
         self._waiting: list[Sample] = []
+        self._waiting_bytes = 0
         self._writer = pq.ParquetWriter(
             self._part,
             SHARD_SCHEMA,
@@ -54,7 +57,11 @@ class ShardWriter:
 
     def add(self, sample: Sample) -> int:
         """Append a sample and return its row in the shard."""
+        size = sum(map(len, sample.images))
+        if self._waiting and self._waiting_bytes + size > _MOST_BYTES:
+            self._flush()
         self._waiting.append(sample)
+        self._waiting_bytes += size
         self.rows += 1
         if len(self._waiting) == ROW_GROUP:
             self._flush()
@@ -76,7 +83,7 @@ class ShardWriter:
 
     def _flush(self) -> None:
         self._writer.write_table(_to_table(self._waiting), row_group_size=ROW_GROUP)
-        self._waiting = []
+        self._waiting, self._waiting_bytes = [], 0
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -114,6 +121,7 @@ class SampleStore:
         self._shards = [str(name) for name in names]
         self._shard_of = codes
         self._row_of = frame["row"].to_numpy(dtype=np.int64)
+        self._starts: dict[int, NDArray[np.int64]] = {}  # by shard, the first row of each of its row groups
         self._cache: OrderedDict[tuple[int, int], pa.Table] = OrderedDict()
         self._cache_bytes = cache_bytes
         self._held = 0
@@ -135,13 +143,22 @@ class SampleStore:
         for place, index in enumerate(indices):
             if not 0 <= index < len(self):
                 raise IndexError(f"sample {index} of {len(self)}")
-            group, row = divmod(int(self._row_of[index]), ROW_GROUP)
-            wanted.setdefault((int(self._shard_of[index]), group), []).append((place, row))
+            shard, row = int(self._shard_of[index]), int(self._row_of[index])
+            starts = self._starts_of(shard)
+            group = int(np.searchsorted(starts, row, side="right")) - 1
+            wanted.setdefault((shard, group), []).append((place, row - int(starts[group])))
         found: dict[int, Sample] = {}
         for key, rows in wanted.items():
             table = self._row_group(key).take([row for _, row in rows])
             found.update(zip((place for place, _ in rows), _to_samples(table), strict=True))
         return [found[place] for place in range(len(found))]
+
+    def _starts_of(self, shard: int) -> NDArray[np.int64]:
+        if shard not in self._starts:
+            about = pq.read_metadata(self._shards[shard])
+            sizes = [about.row_group(group).num_rows for group in range(about.num_row_groups)]
+            self._starts[shard] = np.cumsum([0, *sizes[:-1]])
+        return self._starts[shard]
 
     def _row_group(self, key: tuple[int, int]) -> pa.Table:
         if key in self._cache:

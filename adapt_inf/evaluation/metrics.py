@@ -9,10 +9,11 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import groupby
 
 _AROUND = " .,;:!?\"'`“”‘’«»。、！？"
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
-_WORD = re.compile(r"\w+")
+_NUMBER = re.compile(r"-?(?:\d+(?:\.\d+)?|\.\d+)")
+_OF_WORDS = ("L", "M", "N", "Pc")  # letters, the marks on them (vowels, in many scripts), numbers, the underscore
 IOU_THRESHOLD = 0.5
 
 Box = tuple[float, float, float, float]
@@ -50,8 +51,13 @@ METRICS: dict[str, Callable[[str, Sequence[str]], float]] = {
 
 
 def normalised(text: str) -> str:
-    """Composed, case folded, single spaces, without punctuation at either end."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).strip(_AROUND)
+    """Composed, case folded, single spaces; without punctuation at either end, unless there is nothing else."""
+    whole = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    inner = whole.strip(_AROUND)
+    start = whole.find(inner)
+    if inner[:1].isdigit() and whole[max(start - 1, 0) : start] == "." and whole[max(start - 2, 0) : start] != "..":
+        inner = f".{inner}"  # .5 is not 5
+    return inner or whole
 
 
 def parse_box(text: str) -> Box | None:
@@ -77,7 +83,9 @@ def _area(box: Box) -> float:
 
 
 def _words(text: str) -> list[str]:
-    return _WORD.findall(normalised(text))
+    characters = ((unicodedata.category(each).startswith(_OF_WORDS), each) for each in normalised(text))
+    runs = groupby(characters, key=lambda pair: pair[0])
+    return ["".join(each for _, each in run) for of_word, run in runs if of_word]
 
 
 def _token_f1(predicted: list[str], answer: list[str]) -> float:

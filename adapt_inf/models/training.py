@@ -124,7 +124,7 @@ def train(vlm: VLM, samples: Samples, knobs: Train, seed: int, work: Path) -> Tr
 
     def run(rank: int) -> Trained:
         """Every worker takes the same steps, each on its share of the batch; rank 0 tells and keeps."""
-        prepared = PreparedSamples(vlm, samples, knobs.cache_mb << 20)
+        prepared = PreparedSamples(vlm, samples, (knobs.cache_mb << 20) // workers)
         add_up = meeting.gradients(rank)
         started, seen, tokens = time.monotonic(), 0, 0
         with (

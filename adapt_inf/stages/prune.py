@@ -1,8 +1,8 @@
 """Stage prune: the pool that the round leaves behind, within its cap, without what is most redundant in each cluster.
 
 A core prunes one cluster at a time, read from the sketches as often as its share of `memory_mb` makes necessary. With
-no cap nothing is read but the manifests. A candidate that the model cannot read stays like any other: its sketch is
-zero, and zero is like nothing.
+no cap nothing is read but the manifests. Candidates that the model cannot read have no sketch to be like others by:
+they stay where the cap leaves room beside all that can be read, and otherwise are the first to go.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from adapt_inf.selection.budgets import cluster_budgets
 from adapt_inf.selection.dedup import prune_redundant
 from adapt_inf.sketching.store import SketchStore
 from adapt_inf.stages.context import StageContext
-from adapt_inf.stages.tables import table_of
+from adapt_inf.stages.tables import readable, table_of
 
 
 def run(ctx: StageContext) -> dict[str, Any]:
@@ -49,18 +49,20 @@ def _prune(ctx: StageContext, frame: pd.DataFrame, cap: int) -> pd.DataFrame:
     selected = pd.read_parquet(ctx.input("select") / "selected.parquet", columns=["sample_id"])["sample_id"]
 
     cluster = assignments["cluster"].to_numpy(dtype=np.int64)
+    legible = readable(ctx, sample_ids)
     unselected = ~sample_ids.isin(selected).to_numpy(dtype=bool)
     by_id = np.empty(len(frame), dtype=np.int64)
     by_id[sample_ids.argsort().to_numpy()] = np.arange(len(frame))
-    # The fixed order: selected this round first, then by id; cluster by cluster.
-    order = np.lexsort((by_id, unselected, cluster))
-    sizes = np.bincount(cluster)
+    # The fixed order: selected this round first, then by id; cluster by cluster, and at the end what cannot be read.
+    order = np.lexsort((by_id, unselected, cluster, ~legible))
+    sizes = np.bincount(cluster[legible])
     keep = cluster_budgets(sizes, cap)
     starts = np.cumsum(sizes) - sizes
 
     similarity = np.full(len(frame), np.nan, dtype=np.float32)
     duplicate_of = np.full(len(frame), -1, dtype=np.int64)
     gone = np.zeros(len(frame), dtype=bool)
+    gone[order[max(cap, int(sizes.sum())) :]] = True
     giving = np.flatnonzero(keep < sizes)
     memory = ctx.params.memory_mb * MB // max(1, min(cores(), len(giving)))
     with progress("prune", int(sizes[giving].sum())) as bar:

@@ -96,6 +96,11 @@ def stage_outcome(project: Project, round_id: str, stage: str, *, cached: bool) 
     return read_json(path) | {"cached": cached}
 
 
+def forget_fault(project: Project, round_id: str, stage: str) -> None:
+    """Remove the fault of an earlier attempt: what keeps the next from even beginning is another."""
+    (project.log(round_id) / f"{stage}.error.json").unlink(missing_ok=True)
+
+
 def stage_fault(project: Project, round_id: str, stage: str) -> dict[str, str] | None:
     """The fault with a mend that a stage left, or None where it ended some other way."""
     path = project.log(round_id) / f"{stage}.error.json"

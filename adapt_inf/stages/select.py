@@ -15,7 +15,6 @@ import pandas as pd
 from adapt_inf.data.manifest import candidates
 from adapt_inf.errors import ConfigError, StageInputError
 from adapt_inf.files import write_json, write_parquet
-from adapt_inf.selection.budgets import resolve_budget
 from adapt_inf.selection.strategies import ADAPT_INF, WITHOUT_EXPERTS, Candidates, Selection, is_strategy, select
 from adapt_inf.stages.context import StageContext
 from adapt_inf.stages.tables import readable, table_of
@@ -32,7 +31,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
     selected per skill ("<drop>/<skill>") and per drop. A fraction as `select.budget` is one of the readable candidates.
 
     Raises:
-        ConfigError: a strategy or a budget that is none.
+        ConfigError: a strategy that is none.
         StageInputError: clusters, scores or faults of other samples than the round's candidates, or no faults.parquet.
     """
     params = ctx.params.select
@@ -42,7 +41,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
     signals = table_of(frame["sample_id"], ctx.input("sketch") / "signals.parquet", ["nll"])
     names = [name for name in scores.columns if name != "sample_id"]
     rows = np.flatnonzero(readable(ctx, frame["sample_id"]))
-    _check(ctx, names, len(rows))
+    _check(ctx, names)
     known = Candidates(
         cluster=clusters["cluster"].to_numpy(dtype=np.int64)[rows],
         similarity=clusters["similarity"].to_numpy()[rows],
@@ -119,7 +118,7 @@ def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _check(ctx: StageContext, scores: list[str], candidates: int) -> None:
+def _check(ctx: StageContext, scores: list[str]) -> None:
     params, source = ctx.params.select, ctx.project.params_of(ctx.round)
     missing = [name for name in params.scores if name not in scores]
     if missing:
@@ -127,7 +126,3 @@ def _check(ctx: StageContext, scores: list[str], candidates: int) -> None:
     if not is_strategy(params.strategy, scores):
         there = ", ".join([ADAPT_INF, *WITHOUT_EXPERTS, "or the name of a score"])
         raise ConfigError(source, "select.strategy", f"there is no strategy {params.strategy}; there are {there}")
-    try:
-        resolve_budget(params.budget, candidates)
-    except ValueError as error:
-        raise ConfigError(source, "select.budget", str(error)) from error

@@ -13,10 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from adapt_inf.errors import shown
 from adapt_inf.files import is_full, read_json, write_json
 from adapt_inf.project import Project
 from adapt_inf.tracking.process import call
-from adapt_inf.tracking.store import MLflowError, shown, tracking_uri
+from adapt_inf.tracking.store import MLflowError, tracking_uri
 
 HEAD = "head"  # the name under which moves of the head are missed
 

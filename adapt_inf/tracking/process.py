@@ -72,22 +72,19 @@ def call(function: Callable[..., T], *arguments: Any) -> T:
 
 def main(descriptor: int, root: Path) -> None:
     """Do what is asked for over a connection until it is closed."""
-    from adapt_inf.tracking.outbox import attempt
-    from adapt_inf.tracking.store import connect
+    from adapt_inf.tracking.store import import_ahead
 
     show_name("tracking")
     connection = Connection(descriptor)
     asked: queue.SimpleQueue[tuple[Callable[..., Any], tuple[Any, ...]]] = queue.SimpleQueue()
 
     def work() -> None:
-        with uncollected():
-            project = Project(root)
-            with contextlib.suppress(Exception):  # whoever asks for something will hear of it
-                attempt(project, connect, project)
+        with uncollected(), contextlib.suppress(Exception):  # whoever asks for something will hear of it
+            import_ahead(Project(root))
         while True:
             try:
                 connection.send(_done(*asked.get()))
-            except Exception:  # nobody is there any more, or the result cannot travel: who asked does it themselves
+            except BaseException:  # nobody is there any more, or the result cannot travel: who asked does it themselves
                 os._exit(1)
 
     threading.Thread(target=work, daemon=True).start()

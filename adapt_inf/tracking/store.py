@@ -11,6 +11,7 @@ MLflow is imported inside functions only: the command line answers without it.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import math
 import os
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapt_inf.errors import AdaptInfError
-from adapt_inf.files import fingerprint
+from adapt_inf.files import fingerprint, is_full
 from adapt_inf.project import Project
 
 if TYPE_CHECKING:
@@ -68,11 +69,6 @@ def tracking_uri(project: Project) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project.root.resolve() / 'mlflow.db'}"
 
 
-def shown(text: str) -> str:
-    """`text` as people may see it: without the passwords that stand in addresses."""
-    return re.sub(r"(?<=://)([^/@:\s]*):[^/@\s]*(?=@)", r"\1:***", text)
-
-
 def open_store(project: Project) -> MlflowClient:
     """A client on the project's store, made with its experiment where it is not there yet."""
     return connect(project).client
@@ -82,8 +78,16 @@ def connect(project: Project) -> Store:
     return _connect(project.root.resolve(), _folder_name(project), project.identity(), tracking_uri(project))
 
 
-@lru_cache(maxsize=8)
-def _connect(root: Path, name: str, identity: str | None, uri: str) -> Store:
+def import_ahead(project: Project) -> None:
+    """Import what `connect` will need; nothing is opened."""
+    _be_quiet()
+    import mlflow.tracking.client
+
+    if tracking_uri(project).startswith("sqlite:"):
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+
+
+def _be_quiet() -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two lines at each run's end
@@ -91,23 +95,37 @@ def _connect(root: Path, name: str, identity: str | None, uri: str) -> Store:
     # would hold a round up for a quarter of an hour.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
     # A page of migrations on every new project; that it may wait for a model version that is there at once.
     for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+@lru_cache(maxsize=8)
+def _connect(root: Path, name: str, identity: str | None, uri: str) -> Store:
+    _be_quiet()
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    own = root / "mlflow.db"
     try:
+        if uri == f"sqlite:///{own}":
+            _lay_out(own, root / "rounds")
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         experiment = client.get_experiment_by_name(name)
         if identity is not None and (experiment is None or experiment.tags.get(PROJECT) != identity):
-            own = client.search_experiments(filter_string=f"tags.`{PROJECT}` = '{identity}'")
+            ours = client.search_experiments(filter_string=f"tags.`{PROJECT}` = '{identity}'")
             name = name if experiment is None else f"{name}-{identity[:6]}"
-            experiment = own[0] if own else None
-    except MlflowException as error:
+            experiment = ours[0] if ours else None
+    except (MlflowException, SQLAlchemyError) as error:
+        if is_full(error):
+            raise
         problem = (str(error).splitlines() or ["no word why"])[0].partition(" failed with")[0]
+        if uri == f"sqlite:///{own}":
+            mend = "Move that file away: `adapt-inf track` fills a new one from what the project holds."
+            raise MLflowError(f"MLflow cannot use {own} ({problem}).", mend) from error
         mend = "See to it that it runs and that MLFLOW_TRACKING_URI is right, then give the same command again."
-        raise MLflowError(shown(f"MLflow at {uri} does not answer ({problem})."), mend) from error
+        raise MLflowError(f"MLflow at {uri} does not answer ({problem}).", mend) from error
     if experiment is not None:
         return Store(client, experiment.experiment_id, experiment.name)
     # A tracking server keeps artifacts where it was told to; our own store keeps them in the project.
@@ -115,6 +133,31 @@ def _connect(root: Path, name: str, identity: str | None, uri: str) -> Store:
     tags = {"mlflow.experimentKind": "custom_model_development", NOTE: _EXPERIMENT_NOTE}
     tags |= {PROJECT: identity} if identity is not None else {}
     return Store(client, client.create_experiment(name, artifact_location=location, tags=tags), name)
+
+
+def _lay_out(database: Path, beside: Path) -> None:
+    """Make MLflow's database whole or not at all.
+
+    Its tables come by dozens of steps, none of which can be taken back or taken again: where a process is killed in
+    between, MLflow could never open that file.
+
+    Args:
+        beside: a folder on the same disk for what is not whole yet.
+    """
+    if database.exists():
+        return
+    from mlflow import MlflowClient
+
+    beside.mkdir(exist_ok=True)
+    with open(beside / ".mlflow.lock", "a", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if database.exists():
+            return
+        part = beside / ".mlflow.db"
+        for left in beside.glob(f"{part.name}*"):
+            left.unlink()
+        MlflowClient(tracking_uri=f"sqlite:///{part}", registry_uri=f"sqlite:///{part}").search_experiments()
+        os.replace(part, database)
 
 
 def find_runs(store: Store, tags: Mapping[str, str], status: str | None = None) -> list[Run]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import accumulate
 from typing import Any
 
+from adapt_inf.errors import shown
 from adapt_inf.project import BASE, Project
-from adapt_inf.tracking.store import shown
+from adapt_inf.tracking.store import MLflowError
 
 WIDTH = 120
 
@@ -98,8 +100,11 @@ def mlflow_command(project: Project, round_id: str | None = None, host: str = "1
     uri = told or f"sqlite:///{project.root.resolve() / 'mlflow.db'}"
     address = shlex.quote(uri) if shown(uri) == uri else '"$MLFLOW_TRACKING_URI"'  # no password on a screen
     command = f"mlflow ui --backend-store-uri {address} --host {host} --port {port}"
-    known = not told and (project.root / "mlflow.db").is_file()
-    return f"{command}\nhttp://{host}:{port}/{_page(_place(project, round_id) if known else '')}"
+    place = ""
+    if not told and (project.root / "mlflow.db").is_file():
+        with suppress(MLflowError):  # who looks will see that it cannot be opened
+            place = _place(project, round_id)
+    return f"{command}\nhttp://{host}:{port}/{_page(place)}"
 
 
 def _page(place: str) -> str:

@@ -15,7 +15,6 @@ from adapt_inf.config import Select
 from adapt_inf.data.manifest import candidates
 from adapt_inf.data.samples import Sample
 from adapt_inf.data.shards import read_shard, write_shard
-from adapt_inf.errors import ConfigError
 from adapt_inf.files import read_json, write_parquet
 from adapt_inf.stages import cluster, score, select, sketch
 from adapt_inf.stages.context import StageContext
@@ -75,8 +74,3 @@ def test_what_the_parent_read_is_not_read_again(scored: StageContext, tmp_path: 
     write_parquet(left, faults[faults["sample_id"].str.startswith("old/")])
     assert drawing.read(ctx) == {"samples": 33, "read": 20, "unreadable": 2}
     pd.testing.assert_frame_equal(pd.read_parquet(ctx.input("sketch") / "faults.parquet"), faults)
-
-
-def test_a_budget_that_is_none_is_named(scored: StageContext) -> None:
-    with pytest.raises(ConfigError, match=r"select\.budget"):
-        drawing.draw(_with(scored, strategy="random", budget=1.5))

@@ -194,6 +194,16 @@ def test_ids_are_the_drops_or_the_records_number(folder: Path) -> None:
     assert [sample.id for sample in read(folder, talk(id=7), talk(id="x"), talk())] == ["7", "x", "train-000003"]
 
 
+def test_a_cell_that_holds_no_number_is_no_answer(folder: Path) -> None:
+    answers = [1.5, float("nan"), None, float("inf")]
+    pq.write_table(pa.table({"question": ["How many?"] * 4, "answer": answers}), folder / "train.parquet")
+    (folder / "dataset.yaml").write_text(yaml.safe_dump({"name": "d", "train": "train.parquet"}))
+    first, *rest = read_split(read_drop(folder), "train")
+    assert isinstance(first, RawSample)
+    assert first.answers == ("1.5",)
+    assert [each.kind for each in rest if isinstance(each, Reject)] == ["assistant"] * 3
+
+
 # What is set aside, and why; more of it in test_bad_inputs.py
 
 BAD = [

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sample_strategies import sample_lists
 
+from adapt_inf.data import shards
 from adapt_inf.data.samples import Sample
 from adapt_inf.data.shards import ROW_GROUP, SampleStore, read_shard, write_shard
 from adapt_inf.files import file_digest
@@ -63,6 +64,25 @@ def test_the_same_samples_are_the_same_bytes(tmp_path: Path, samples: list[Sampl
     write_shard(tmp_path / "one.parquet", samples)
     write_shard(tmp_path / "two.parquet", iter(samples))
     assert file_digest(tmp_path / "one.parquet") == file_digest(tmp_path / "two.parquet")
+
+
+def test_row_groups_of_large_pictures_are_shorter(
+    many: tuple[list[Sample], pd.DataFrame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Arrow cannot read one of more than 2 GB."""
+    samples, _ = many
+    size = [sum(map(len, sample.images)) for sample in samples]
+    monkeypatch.setattr(shards, "_MOST_BYTES", 50 * max(size))
+    path = tmp_path / "x.parquet"
+    assert write_shard(path, samples) == len(samples)
+    about = pq.read_metadata(path)
+    lengths = [about.row_group(group).num_rows for group in range(about.num_row_groups)]
+    assert all(50 <= length <= ROW_GROUP for length in lengths[:-1])
+    assert len(lengths) > len(samples) / ROW_GROUP + 2
+    frame = pd.DataFrame({"shard": str(path), "row": np.arange(len(samples))})
+    order = np.random.default_rng(0).permutation(len(samples))
+    assert SampleStore(frame, cache_bytes=0).take(order) == [samples[index] for index in order]
+    assert read_shard(path) == samples
 
 
 def test_row_groups_are_full_but_the_last(many: tuple[list[Sample], pd.DataFrame]) -> None:

@@ -31,6 +31,13 @@ def test_every_metric_that_a_sample_may_name_is_here() -> None:
         ("", ["red"], 0),
         ("-3", ["3"], 0),
         ("3.5", ["35"], 0),
+        ("5", [".5"], 0),
+        ("(.5).", [".5"], 0),
+        ("'.5'", [".5"], 1),
+        ("...5", ["5"], 1),
+        ("", ["?"], 0),
+        ("!", ["?"], 0),
+        ("?", ["?"], 1),
         ("红。", ["红"], 1),
     ],
 )
@@ -51,6 +58,9 @@ def test_exact_match(prediction: str, answers: list[str], score: float) -> None:
         ("red", [""], 0),
         ("", [""], 1),
         ("...", ["!"], 1),
+        ("की", ["का"], 0),  # another vowel sign
+        ("हिन्दी भाषा", ["हिन्दी"], 2 / 3),
+        ("ที่นี่", ["ที่นี่"], 1),
     ],
 )
 def test_token_f1(prediction: str, answers: list[str], score: float) -> None:
@@ -65,6 +75,7 @@ def test_token_f1(prediction: str, answers: list[str], score: float) -> None:
         ("0 0 10 10", ["[0, 0, 10, 4.9]"], 0),
         ("10 10 0 0", ["0 0 10 10"], 1),  # corners in the other order
         ("0.1, 0.1, 0.5, 0.5", ["0.1 0.1 0.5 0.55"], 1),
+        ("[.1, .2, .5, .6]", ["0.1 0.2 0.5 0.6"], 1),
         ("the box is at 3 3 6 6", ["0 0 1 1", "3 3 6 6"], 1),
         ("3 3 6", ["3 3 6 6"], 0),
         ("3 3 6 6 9", ["3 3 6 6"], 0),

@@ -206,7 +206,8 @@ def test_a_round_is_approved_by_the_form_or_by_the_command(served: ServedMachine
 
 
 def test_what_waits_holds_behind_a_round_that_failed(served: ServedMachine, make: Callable[..., Project]) -> None:
-    project = make("failing", stage=f"(test -e mended || (echo broken > {LOG}; exit 1))")
+    broken = f"(test -e mended || (echo broken > {LOG}; exit 1))"
+    project = make("failing", stage=f"{broken} && cp rounds/${{round}}/round.json seen-${{round}}.json")
     looks = f"from flows.drain import drain; drain({str(project.root)!r}, served=True)"
     drop(served, project, "first", "second")
     assert served.run(sys.executable, "-c", looks, check=False).returncode == 1
@@ -217,6 +218,8 @@ def test_what_waits_holds_behind_a_round_that_failed(served: ServedMachine, make
     assert "`adapt-inf round` goes on from here" in said
     (project.root / "mended").touch()
     assert "Done: r001, r002" in served.run("adapt-inf", "round", cwd=project.root).stdout
+    seen = json.loads((project.root / "seen-r001.json").read_text(encoding="utf-8"))
+    assert (seen["status"], seen["error"]) == ("running", None), "killed now, the next run would have gone on with it"
 
 
 @pytest.mark.parametrize(

@@ -106,15 +106,29 @@ def test_any_memory_and_a_second_run_give_the_same_bytes(tmp_path: Path) -> None
     assert len(digests) == 1
 
 
-def test_what_cannot_be_read_is_like_nothing_and_stays(tmp_path: Path) -> None:
-    ctx = make(tmp_path, 90)
-    frame, sketches = candidates(ctx), SketchStore(ctx.input("sketch")).all()
-    faulty = np.arange(0, 140, 20)
+@pytest.mark.parametrize("cap", [90, 132, 136])
+def test_what_cannot_be_read_goes_first_and_takes_no_clusters_share(tmp_path: Path, cap: int) -> None:
+    ctx = make(tmp_path, cap)
+    names, sketches = candidates(ctx)["sample_id"], SketchStore(ctx.input("sketch")).all()
+    faulty = np.arange(3, 140, 20)  # 7 of 140
     sketches[faulty] = 0
-    put_sketches(ctx, frame["sample_id"], sketches)
+    put_sketches(ctx, names, sketches)
+    write_parquet(ctx.input("sketch") / "faults.parquet", pd.DataFrame({"sample_id": names[faulty], "fault": "long"}))
+    cluster.run(ctx)
     prune.run(ctx)
     pool = read_pool(ctx.project.output(ctx.round, "pool")).set_index("sample_id")
-    assert pool.loc[frame["sample_id"].iloc[faulty], "live"].all()
+    assert pool["live"].sum() == cap
+    stays = pool.loc[names.iloc[faulty], "live"]
+    assert stays.sum() == max(0, cap - 133)
+    assert stays.sort_index().tolist() == sorted(stays, reverse=True)  # by id
+    gone = pool.loc[stays.index[~stays]]
+    assert (gone["pruned_round"] == ctx.round).all()
+    assert gone[["similarity", "duplicate_of"]].isna().all(axis=None)
+    assignments = pd.read_parquet(ctx.input("cluster") / "assignments.parquet").set_index("sample_id")["cluster"]
+    legible = names.drop(faulty)
+    sizes = np.bincount(assignments.loc[legible])
+    kept = np.bincount(assignments.loc[[name for name in legible if pool.loc[name, "live"]]], minlength=len(sizes))
+    assert kept.tolist() == cluster_budgets(sizes, cap).tolist()
 
 
 def test_hidden_states_decide_where_they_are_asked_for(tmp_path: Path) -> None:

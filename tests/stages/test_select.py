@@ -191,12 +191,9 @@ def test_scores_that_say_nothing_still_give_the_budget(ctx: StageContext) -> Non
     assert all(row["margin"] is None for row in table["clusters"])
 
 
-@pytest.mark.parametrize(
-    ("changes", "key"), [({"strategy": "best"}, r"select\.strategy"), ({"budget": 1.5}, r"select\.budget")]
-)
-def test_a_bad_parameter_is_named(ctx: StageContext, changes: dict, key: str) -> None:
-    with pytest.raises(ConfigError, match=key):
-        select.run(with_params(ctx.project.root, select=changes))
+def test_a_strategy_that_is_none_is_named(ctx: StageContext) -> None:
+    with pytest.raises(ConfigError, match=r"select\.strategy"):
+        select.run(with_params(ctx.project.root, select={"strategy": "best"}))
     assert not ctx.project.output(ctx.round, "select").exists()
 
 

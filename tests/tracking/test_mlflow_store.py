@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from tracked_project import empty_project
 from adapt_inf.errors import AdaptInfError
 from adapt_inf.files import write_json
 from adapt_inf.project import BASE, SOURCE, Project
-from adapt_inf.tracking.store import connect, metric_key, open_store, skill_key
+from adapt_inf.tracking.store import MLflowError, connect, metric_key, open_store, skill_key
+from adapt_inf.tracking.summary import mlflow_command
 
 
 def test_the_store_lies_in_the_project_and_opens_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,6 +54,33 @@ def test_projects_of_one_name_keep_apart_and_a_renamed_one_goes_on(
         again = connect(Project(tmp_path / team / "orchard"))
         assert (again.experiment_id, again.name) == (store.experiment_id, store.name)
     assert stores[0].experiment_id != stores[1].experiment_id
+
+
+def test_a_database_is_laid_out_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its migrations cannot be taken again where a process is killed among them."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    project = empty_project(tmp_path / "killed")
+    script = "import sys; from pathlib import Path; from adapt_inf.project import Project\n"
+    script += "from adapt_inf.tracking.store import connect; connect(Project(Path(sys.argv[1])))"
+    process = subprocess.Popen([sys.executable, "-c", script, str(project.root)])
+    until = time.monotonic() + 60
+    while not (project.rounds / ".mlflow.db").exists():
+        assert time.monotonic() < until
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    assert not (project.root / "mlflow.db").exists()
+    assert connect(project).name == "killed"
+    assert [path.name for path in project.rounds.glob(".mlflow*")] == [".mlflow.lock"]
+
+
+def test_a_database_that_cannot_be_used_is_named_with_the_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    broken = empty_project(tmp_path / "broken")
+    (broken.root / "mlflow.db").write_bytes(b"no database at all" * 100)
+    with pytest.raises(MLflowError, match=r"cannot use .*mlflow\.db \(.*\n  Move that file away: `adapt-inf track`"):
+        connect(broken)
+    assert mlflow_command(broken, "r001").startswith("mlflow ui --backend-store-uri sqlite:")
 
 
 def test_a_server_that_does_not_answer_is_named(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
