@@ -13,8 +13,13 @@ RANDOM = [{"base/old": 0.6, "one/a": 0.6, "two/b": 0.3}, {"base/old": 0.3, "one/
 FULL = [{"base/old": 0.5, "one/a": 0.8, "two/b": 0.1}, {"base/old": 0.4, "one/a": 1.0, "two/b": 0.5}]
 
 
-def left(scores: list[dict[str, float]], shift: float = 0.0) -> list[dict[str, Any]]:
-    """What two rounds with these scores left; `shift` is added to those of the last round."""
+def left(scores: list[dict[str, float]], shift: float = 0.0, rare: str = "base/old") -> list[dict[str, Any]]:
+    """What two rounds with these scores left.
+
+    Args:
+        shift: added to the scores of the last round.
+        rare: the one skill that is so after that.
+    """
     last = {skill: score + shift for skill, score in scores[1].items()}
     first = {skill: scores[0][skill] for skill in ("base/old", "one/a")}
     values = [{"base": {s: BASE[s] for s in first}, "r001": first}, {"base": BASE, "r001": scores[0], "r002": last}]
@@ -25,11 +30,17 @@ def left(scores: list[dict[str, float]], shift: float = 0.0) -> list[dict[str, A
             "samples": 100 * (n + 1),
             "seconds": 10.0 * (n + 1),
             "cpu_seconds": 9.0 * (n + 1),
-            "metrics": {"rare": None if n == 0 else {"average_accuracy": 0.25, "forgetting": 0.5}, "skills": row},
+            "metrics": {"skills": row},
             "matrix": {
                 "rounds": ["base", "r001", "r002"][: n + 2],
                 "skills": [
-                    {"suite": skill.split("/")[0], "skill": skill.split("/")[1], "round": SINCE[skill]} for skill in row
+                    {
+                        "suite": skill.split("/")[0],
+                        "skill": skill.split("/")[1],
+                        "round": SINCE[skill],
+                        "pool_share": 0.03 if n and skill == rare else 0.3,
+                    }
+                    for skill in row
                 ],
                 "values": values[n],
                 "base": BASE,

@@ -12,7 +12,7 @@ from adapt_inf.comparison.plan import Lineage, Variant
 from adapt_inf.comparison.statistics import Difference, Mean, difference_of, mean_of
 from adapt_inf.comparison.store import Store
 from adapt_inf.comparison.walk import Walk
-from adapt_inf.evaluation.figures import Accuracies, figures
+from adapt_inf.evaluation.figures import Accuracies, figures, rare_skills
 from adapt_inf.files import read_json
 
 BASELINE = "random"
@@ -55,10 +55,23 @@ def read_rounds(walks: Sequence[Walk], store: Store) -> dict[Lineage, list[Left]
 
 
 def outcomes(found: Mapping[Lineage, list[Left]]) -> list[Outcome]:
-    """Of lineages that are done; the gain of each is relative to UPPER under the same variant at the same seed."""
-    upper = {(line.variant, line.seed): rounds for line, rounds in found.items() if line.strategy == UPPER}
+    """Of lineages that are done, each beside those under the same variant at the same seed.
+
+    The gain is relative to UPPER. Rare are the skills that are so in the pool of BASELINE, or in the lineage's own
+    where there is none: with a cap pools differ, and a difference must be one over the same skills.
+    """
+    upper, baseline = (
+        {(line.variant, line.seed): rounds for line, rounds in found.items() if line.strategy == strategy}
+        for strategy in (UPPER, BASELINE)
+    )
     return [
-        Outcome(line, [_with_figures(n, rounds, upper.get((line.variant, line.seed))) for n in range(len(rounds))])
+        Outcome(
+            line,
+            [
+                _with_figures(n, rounds, upper.get(beside := (line.variant, line.seed)), baseline.get(beside, rounds))
+                for n in range(len(rounds))
+            ],
+        )
         for line, rounds in found.items()
     ]
 
@@ -86,22 +99,23 @@ def _read(walk: Walk, store: Store) -> list[Left]:
     return rounds
 
 
-def _with_figures(n: int, rounds: list[Left], upper: list[Left] | None) -> dict[str, Any]:
+def _with_figures(n: int, rounds: list[Left], upper: list[Left] | None, baseline: list[Left]) -> dict[str, Any]:
     metrics, matrix = rounds[n]["metrics"], rounds[n]["matrix"]
-    rare = metrics["rare"] or {}
     accuracies = Accuracies(
         rounds=matrix["rounds"],
-        brought={f"{entry['suite']}/{entry['skill']}": entry["round"] for entry in matrix["skills"]},
+        brought=_by_skill(matrix, "round"),
         values=matrix["values"],
         base=matrix["base"],
         upper=upper[n]["metrics"]["skills"] if upper else {},
     )
-    found = figures(accuracies) | {
-        "rare_accuracy": rare.get("average_accuracy"),
-        "rare_forgetting": rare.get("forgetting"),
-    }
+    rare = figures(accuracies.of(rare_skills(_by_skill(baseline[n]["matrix"], "pool_share"))))
+    found = figures(accuracies) | {"rare_accuracy": rare["average_accuracy"], "rare_forgetting": rare["forgetting"]}
     kept = ("round", "drop", *COSTS)
     return {key: rounds[n][key] for key in kept} | found | {"skills": metrics["skills"]}
+
+
+def _by_skill(matrix: dict[str, Any], key: str) -> dict[str, Any]:
+    return {f"{entry['suite']}/{entry['skill']}": entry[key] for entry in matrix["skills"]}
 
 
 @dataclass(frozen=True)

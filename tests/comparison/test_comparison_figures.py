@@ -33,11 +33,19 @@ def test_every_figure_of_every_round_by_hand() -> None:
             "forgetting": ((0.6 - 0.3) + (0.6 - 0.7)) / 2,  # from the best before, which is not always the own round
             "backward_transfer": ((0.3 - 0.5) + (0.7 - 0.6)) / 2,
             "forward_transfer": 0.3 - 0.2,
-            "rare_accuracy": 0.25,
-            "rare_forgetting": 0.5,
+            "rare_accuracy": 0.3,
+            "rare_forgetting": 0.6 - 0.3,
         }
     )
     assert [last[name] for name in COSTS] == [200, 20.0, 18.0]
+
+
+def test_rare_is_what_is_so_beside_random() -> None:
+    """With a cap pools differ: a difference is one over the same skills."""
+    for others, rare in (({}, "one/a"), ({line("random"): left(RANDOM)}, "base/old")):
+        found = outcomes({line("adapt_inf"): left(FULL, rare="one/a"), **others})
+        assert found[0].last("rare_accuracy") == FULL[1][rare]
+        assert found[0].last("rare_forgetting") == pytest.approx(FULL[0][rare] - FULL[1][rare])
 
 
 def test_a_gain_is_relative_to_the_same_seed_and_variant_only() -> None:

@@ -47,7 +47,7 @@ def test_curves_are_means_over_the_seeds() -> None:
     assert first == Mean(0.6, 0.0, 2)
     assert last is not None
     assert last.mean == pytest.approx(1.4 / 3 + 0.05)
-    assert curves(found_of([0.1]), (), "rare_accuracy")[1]["random"] == [None, Mean(0.25, None, 1)]
+    assert curves(found_of([0.1]), (), "rare_accuracy")[1]["random"] == [None, Mean(0.3, None, 1)]
 
 
 def test_a_bar_is_as_long_as_its_number_and_a_whisker_as_its_interval() -> None:
