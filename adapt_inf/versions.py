@@ -47,7 +47,7 @@ VERSIONED = (
 IGNORED = """\
 /comparisons/
 /drops/
-/mlflow.db
+/mlflow.db*
 /mlartifacts/
 /rounds/.*
 /rounds/*/.work/
