@@ -58,7 +58,8 @@ def export(project: Project, round_id: str, target: Path, *, merge: bool = False
 def _copy(model: Path, folder: Path, base: str) -> None:
     for file in model.iterdir():
         if file.name not in _OURS:
-            shutil.copyfile(file, folder / file.name)
+            copy = shutil.copytree if file.is_dir() else shutil.copyfile
+            copy(file, folder / file.name)
     config = read_json(model / ADAPTER_CONFIG)
     write_json(folder / ADAPTER_CONFIG, config | {"base_model_name_or_path": base})
 

@@ -170,6 +170,9 @@ def new_folder(target: Path) -> Iterator[Path]:
     target = target.resolve()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise AdaptInfError(f"{target} is not empty.", "Name a folder that is not there yet.")
+    if target == Path.cwd():
+        problem = f"{target} is the current folder, whose place another cannot take."
+        raise AdaptInfError(problem, "Give the command from outside of it.")
     beside = target.with_name(f".{target.name}.part")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)

@@ -237,7 +237,8 @@ class _Earlier:
         for each in self.rounds:
             outcome = self._outcomes[each, stage]
             report, seconds = outcome["report"], outcome["seconds"]
-            if stage == "train":  # its own rate: a resumed one did not take all of its steps in these seconds
+            # Training has its own rate: a resumed one did not take all of its steps in these seconds.
+            if stage == "train" and report["samples_per_second"]:
                 taken.append(work / report["samples_per_second"])
             elif done := self._work(each, stage):
                 taken.append(seconds * work / done)

@@ -106,7 +106,8 @@ def _places(project: Project, round_id: str, sample_ids: pd.Series) -> pd.DataFr
         )
         away = [name for name in (round_id, parent) if not project.output(name, "pool").is_dir()]
         mend = " and ".join(f"`adapt-inf pull {name}`" for name in away)
-        mend = f"Bring them with {mend}." if away else f"Where {round_id} was run, rounds/{round_id}/ingest has them."
+        kept = f"Where {round_id} was run, rounds/{round_id}/ingest has them, or had until `adapt-inf gc`."
+        mend = f"Bring them with {mend}." if away else kept
         raise RoundError(round_id, problem, f"{mend} Their ids stand in rounds/{round_id}/select/selected.parquet.")
     return frame.set_index("sample_id").reindex(sample_ids).reset_index()
 
@@ -141,6 +142,7 @@ def _write_llava(out: Path, folder: Path, samples: Iterator[tuple[Sample, dict[s
 
     try:
         write_whole(out, write)
+        (folder / _OURS).unlink()  # done: another selection must not take these pictures' place
     finally:
         with suppress(FileNotFoundError):
             shutil.rmtree(beside)

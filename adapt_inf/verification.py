@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,7 @@ LASTING = ("pool", "model", "evaluate")
 """What a round must keep to be built on, evaluated and rolled back to."""
 
 _DIGEST = 16  # bytes for a sample
+_NO_RECORD = "DVC has no record of it"
 _NO_LIMIT = 1 << 62  # pixels: the limit was applied when the sample came in
 
 
@@ -96,7 +98,7 @@ class Verifier:
         for name in (*LASTING, *also):
             record = self._records.get(f"rounds/{round_id}/{name}")
             if record is None:
-                verdict.faults.append(Fault(f"rounds/{round_id}/{name}", "DVC has no record of it"))
+                verdict.faults.append(Fault(f"rounds/{round_id}/{name}", _NO_RECORD))
             elif round_id != BASE or self._was_here(record):  # who pulled a round has base's model without its pool
                 self._check_files(record, verdict)
         if not verdict.faults and self._project.output(round_id, "pool").is_dir():
@@ -153,8 +155,7 @@ class Verifier:
     def _hash(self, path: Path) -> str:
         key = _identity(path)
         if key not in self._hashes:
-            with open(path, "rb") as file:
-                self._hashes[key] = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+            self._hashes[key] = _md5(path)
         return self._hashes[key]
 
     # --- samples ------------------------------------------------------------------------------------------------------
@@ -249,6 +250,11 @@ def _digest(sample_id: str, skill: str, n_images: int, content: str, images: Seq
     return hashlib.sha256(text.encode()).digest()[:_DIGEST]
 
 
+def _md5(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
 def _identity(path: Path) -> tuple[int, int]:
     """Which file on disk it is, whatever its name."""
     about = path.stat()
@@ -261,22 +267,35 @@ def _identity(path: Path) -> tuple[int, int]:
 def mend(project: Project, verdicts: Sequence[Verdict]) -> str:
     """What to do about the faults: which folders and objects of the cache to remove, and what brings them back.
 
-    A broken file has a name in each pool version that shares it, and one in the cache: all must go, or the broken
-    content comes back with the next link.
+    A broken file has a name in each pool version that shares it, and as a rule one in the cache: all must go, or the
+    broken content comes back with the next link. Objects of the cache that are sound stay: they are what is left.
     """
-    broken = {fault.file for verdict in verdicts for fault in verdict.faults}
+    faults = [fault for verdict in verdicts for fault in verdict.faults]
+    lost = [fault.file for fault in faults if fault.problem == _NO_RECORD]
+    if lost:
+        files = shlex.join(_record_of(project, file) for file in lost)
+        return f"In {project.root}: `git checkout {files}` brings the records back; then `adapt-inf verify` again."
+    broken = {fault.file for fault in faults}
     cache = Cache.of(project)
     bad = {_identity(project.root / file) for file in broken if (project.root / file).is_file()}
-    objects = {cache.object(fault.md5) for verdict in verdicts for fault in verdict.faults if fault.md5 is not None}
-    remove = {os.path.relpath(path, project.root) for path in objects if path.is_file()}
+    objects = {cache.object(fault.md5): fault.md5 for fault in faults if fault.md5 is not None}
+    spoilt = [path for path, md5 in objects.items() if path.is_file() and _md5(path) != md5.removesuffix(".dir")]
+    inside = project.root.resolve()
+    remove = {os.path.relpath(path, inside) if path.is_relative_to(inside) else str(path) for path in spoilt}
     rounds = [verdict.round for verdict in verdicts if verdict.faults]
     for folder in sorted(project.rounds.glob("*/*")):
         name = str(folder.relative_to(project.root))
         if folder.name in OUTPUTS.values() and folder.is_dir() and _spoilt(project, folder, broken, bad):
             remove.add(name)
     again = "`adapt-inf round`, which computes them again" if BASE not in rounds else "your own copy of the project"
-    first = f"`rm -rf {' '.join(sorted(remove))}`, then " if remove else ""
+    first = f"`rm -rf {shlex.join(sorted(remove))}`, then " if remove else ""
     return f"In {project.root}: {first}`adapt-inf pull {' '.join(rounds)}`, or without a remote {again}."
+
+
+def _record_of(project: Project, output: str) -> str:
+    """The file in which DVC notes an output."""
+    _, round_id, _ = output.split("/")
+    return f"{output}.dvc" if round_id == BASE else f"rounds/{round_id}/dvc.lock"
 
 
 def _spoilt(project: Project, folder: Path, broken: set[str], bad: set[tuple[int, int]]) -> bool:

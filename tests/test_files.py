@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from adapt_inf import files
+from adapt_inf.errors import AdaptInfError
 
 
 def test_a_writer_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
@@ -92,3 +93,12 @@ def test_a_folder_is_gone_or_whole_whenever_its_removal_is_killed(
     state.mkdir()
     files.remove_folder(state)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_folder_does_not_take_the_place_of_the_current_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AdaptInfError, match="is the current folder"), files.new_folder(Path(".")):
+        pass
+    assert Path.cwd() == tmp_path

@@ -62,6 +62,13 @@ def test_llava_has_its_pictures_beside_it(two_rounds: Project, tmp_path: Path) -
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out-images", "out.json"]
 
 
+def test_pictures_that_a_list_names_are_not_replaced(two_rounds: Project, tmp_path: Path) -> None:
+    write_selected(two_rounds, "r001", tmp_path / "head.json")
+    (tmp_path / "head.json").rename(tmp_path / "head-r001.json")
+    with pytest.raises(AdaptInfError, match="head-images is there already"):
+        write_selected(two_rounds, "r002", tmp_path / "head.json")
+
+
 def test_what_is_there_is_left_alone(two_rounds: Project, tmp_path: Path) -> None:
     for name, message in (("out.json", "out.json is there already"), ("out-images", "out-images is there already")):
         (tmp_path / name).mkdir()
@@ -78,7 +85,7 @@ def test_what_is_there_is_left_alone(two_rounds: Project, tmp_path: Path) -> Non
 def test_pictures_that_are_not_here_are_named_with_the_mend(two_rounds: Project, tmp_path: Path) -> None:
     project = copy_project(two_rounds, tmp_path / "thin")
     shutil.rmtree(project.output("r002", "ingest"))
-    for mend in ("Where r002 was run, rounds/r002/ingest has them.", "Bring them with `adapt-inf pull r001`."):
+    for mend in ("Where r002 was run, rounds/r002/ingest has them, or had", "Bring them with `adapt-inf pull r001`."):
         with pytest.raises(RoundError, match=r"of its 54 selected samples are not on this machine") as raised:
             write_selected(project, "r002", tmp_path / "out.json")
         assert mend in raised.value.mend

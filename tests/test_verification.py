@@ -92,6 +92,33 @@ def test_a_flipped_byte_is_found_in_every_pool_that_has_the_file_and_can_be_mend
     assert faults(project) == []
 
 
+def test_a_sound_copy_in_the_cache_is_not_removed(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = project.output("r002", "model") / "adapter_model.safetensors"
+    content = path.read_bytes()
+    path.unlink()  # another file from here on, not another name of the cache's
+    path.write_bytes(content[:-1] + b"x")
+    advice = mend(project, [Verifier(project).check("r002")])
+    assert "`rm -rf rounds/r002/model`, then `adapt-inf pull r002`" in advice
+    shutil.rmtree(project.output("r002", "model"))
+    monkeypatch.chdir(project.root)
+    assert cli.main(["pull", "r002"]) == 0
+    assert path.read_bytes() == content
+    assert faults(project) == []
+
+
+def test_a_lost_record_is_brought_back_by_git(project: Project) -> None:
+    (project.round("r002") / "dvc.lock").unlink()
+    (project.root / "rounds" / "base" / "model.dvc").unlink()
+    advice = mend(project, [Verifier(project).check(name) for name in ("base", "r002")])
+    command = re.search(r"`(git checkout [^`]*)`", advice)
+    assert command
+    assert "rm -rf" not in advice
+    subprocess.run(shlex.split(command[1]), cwd=project.root, check=True)
+    assert faults(project) == faults(project, "base") == []
+
+
 def test_what_is_gone_or_too_many_is_named(project: Project) -> None:
     (project.output("r002", "model") / "model.json").unlink()
     (project.output("r002", "pool") / "shards" / "more.parquet").write_bytes(b"more")

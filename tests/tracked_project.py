@@ -42,6 +42,7 @@ def add_round(project: Project, round_id: str, clusters: int = 6, seed: int = 0)
     _write_lock(project, round_id, names[-2], drop)
     for stage in STAGES:
         report = {"samples": 3000 * number, "detail": {"kept": 7}, "note": "not a number"}
+        report |= {"samples_per_second": 350.5} if stage == "train" else {}
         record = {"stage": stage, "seconds": 2.5, "peak_memory_mb": 812.4, "cached": False, "report": report}
         write_json(project.log(round_id) / f"{stage}.json", record)
     duplicates = {"train": 40, "eval": 1}

@@ -21,7 +21,7 @@ import yaml
 
 from adapt_inf.data import formats, records
 from adapt_inf.data.paths import confined
-from adapt_inf.data.samples import METRICS, BadSample
+from adapt_inf.data.samples import LONGEST_NAME, METRICS, BadSample, is_printable_name
 from adapt_inf.errors import DropError
 from adapt_inf.files import file_digest
 
@@ -225,7 +225,8 @@ def _load(root: Path, folder: str) -> dict[str, Any]:
         raise DropError(folder, f"{DESCRIPTION} has more than {_DESCRIPTION_BYTES >> 10} KB", _DOCS)
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    # YAML's own types raise what they like: a date that is none, a number of five thousand digits, `!!bool x`.
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         raise DropError(folder, f"{DESCRIPTION} is no YAML ({_first_line(error)})", _DOCS) from error
     if not isinstance(values, dict):
         raise DropError(folder, f"{DESCRIPTION} holds no keys", _DOCS)
@@ -240,6 +241,11 @@ def _text(values: dict[str, Any], key: str, folder: str, default: str | None = N
         raise DropError(folder, f"{DESCRIPTION} has no `{key}`", _DOCS)
     if not isinstance(value, str) or (key in ("name", "skill") and not value.strip()):
         raise DropError(folder, f"{DESCRIPTION}: `{key}` is {_BRIEF.repr(value)}, no text", "Put it in quotes.")
+    if not _is_text(value):
+        raise DropError(folder, f"{DESCRIPTION}: `{key}` is {_BRIEF.repr(value)}, which is no UTF-8 text", _DOCS)
+    if key == "skill" and not is_printable_name(value):
+        problem = f"`skill` is {_BRIEF.repr(value)}, no printable text of at most {LONGEST_NAME} characters"
+        raise DropError(folder, f"{DESCRIPTION}: {problem}", _DOCS)
     return value.strip()
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapt_inf.data.paths import confined
 from adapt_inf.data.records import UnreadableFile, count_records, read_records
-from adapt_inf.data.samples import METRICS, BadSample, Message, text_of
+from adapt_inf.data.samples import LONGEST_NAME, METRICS, BadSample, Message, is_printable_name, text_of
 from adapt_inf.errors import DropError
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "ass
 _INLINE = ("image", "path", "url", "image_url")  # keys under which an image part may carry its own picture
 _DETECT = 100  # records looked at to know a split's layout
 _MOST_IMAGES = 256  # of a sample: all are in memory at once
-_LONGEST_NAME = 200  # characters of an id or a skill
 
 _IMAGE: None = None  # an image among the parts of a turn while it is read
 
@@ -295,8 +294,8 @@ def _sample_id(record: dict[str, Any], default: str) -> str:
 def _name(value: Any, key: str, default: str) -> str:
     if value is None or value == "":
         return default
-    if not isinstance(value, str) or len(value) > _LONGEST_NAME or not value.isprintable() or not value.strip():
-        raise BadSample(key, f"`{key}` is no printable text of at most {_LONGEST_NAME} characters")
+    if not isinstance(value, str) or not is_printable_name(value):
+        raise BadSample(key, f"`{key}` is no printable text of at most {LONGEST_NAME} characters")
     return value.strip()
 
 

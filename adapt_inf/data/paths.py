@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from adapt_inf.data.samples import BadSample
 
+_LONGEST = 4096  # bytes of a path, on Linux; what is longer is no file, and takes long to look for
 _LONGEST_PART = 255  # bytes of a file's name, on every file system in use
 
 
@@ -26,6 +27,8 @@ def confined(root: Path, text: str, *folders: Path) -> Path:
     shown = repr(text if len(text) <= 120 else text[:117] + "...")
     if text.splitlines() != [text] or any(character < " " for character in text):
         raise BadSample("path", f"{shown} is no path")
+    if len(os.fsencode(text)) > _LONGEST:
+        raise BadSample("path", f"{shown} is no path: one has at most {_LONGEST:,} bytes")
     if any(len(os.fsencode(part)) > _LONGEST_PART for part in text.split("/")):
         raise BadSample("path", f"{shown} is no path: a name has at most {_LONGEST_PART} bytes")
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", text):

@@ -17,7 +17,14 @@ from typing import Any
 METRICS = ("exact_match", "token_f1", "iou_50")
 """How an answer may be marked; the first is the default."""
 
+LONGEST_NAME = 200  # characters of an id or a skill
+
 Message = dict[str, Any]
+
+
+def is_printable_name(text: str) -> bool:
+    """Whether a text may be the id of a sample or the name of a skill."""
+    return len(text) <= LONGEST_NAME and text.isprintable() and bool(text.strip())
 
 
 class BadSample(Exception):  # noqa: N818 - a finding about data, kept as a row of rejects.parquet, not a fault of ours

@@ -108,6 +108,12 @@ def read_shard(path: Path) -> list[Sample]:
     return _to_samples(pq.read_table(path, schema=SHARD_SCHEMA, partitioning=None))
 
 
+def group_starts(about: pq.FileMetaData) -> NDArray[np.int64]:
+    """The first row of each row group of a shard."""
+    sizes = [about.row_group(group).num_rows for group in range(about.num_row_groups)]
+    return np.cumsum([0, *sizes[:-1]])
+
+
 class SampleStore:
     """Samples named by (shard, row), in the order of a frame such as `manifest.candidates` gives.
 
@@ -155,9 +161,7 @@ class SampleStore:
 
     def _starts_of(self, shard: int) -> NDArray[np.int64]:
         if shard not in self._starts:
-            about = pq.read_metadata(self._shards[shard])
-            sizes = [about.row_group(group).num_rows for group in range(about.num_row_groups)]
-            self._starts[shard] = np.cumsum([0, *sizes[:-1]])
+            self._starts[shard] = group_starts(pq.read_metadata(self._shards[shard]))
         return self._starts[shard]
 
     def _row_group(self, key: tuple[int, int]) -> pa.Table:

@@ -83,7 +83,11 @@ def _trained(project: Project, row: dict[str, Any], line: Sequence[str]) -> dict
     ]
     pruned = {new: row[old] for old, new in _PRUNED.items()} if left else None
     missing = [file for each in rounds for file in each.pop("missing")]
-    about = {"drop": row["drop"], "skill": row["skill"], "round": came, "live": row["live"], "pruned": pruned}
+    live: bool | None = row["live"]
+    pool = project.output(line[-1], "pool")
+    if live and over.get(line[-1]) and not pool.is_dir():  # a later pool than those that are here
+        live, missing = None, [*missing, str(pool.relative_to(project.root))]
+    about = {"drop": row["drop"], "skill": row["skill"], "round": came, "live": live, "pruned": pruned}
     return {**about, "rounds": rounds, "missing": missing}
 
 

@@ -42,7 +42,8 @@ def _tip(life: dict[str, Any]) -> str:
 def _fate(life: dict[str, Any]) -> str:
     pruned = life["pruned"]
     if pruned is None:
-        return "it is in the pool"
+        unknown = f"whether it is still in the pool of {life['tip']} is not known here"
+        return "it is in the pool" if life["live"] else unknown
     like = f": {pruned['similarity']:.3f} similar to {pruned['of']}, which stayed" if pruned["of"] else ""
     return f"pruned for good by {pruned['round']} from cluster {pruned['cluster']}{like}"
 

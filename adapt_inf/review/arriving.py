@@ -8,7 +8,7 @@ from adapt_inf.review.charts import Bar, bar_chart
 from adapt_inf.review.choosing import MOST_BARS, in_parts, name_of
 from adapt_inf.review.picture import Picture
 from adapt_inf.review.svg import BLUE, ORANGE
-from adapt_inf.review.tables import Review
+from adapt_inf.review.tables import NO_CLUSTER, Review
 
 NOVEL = 0.8  # share of a cluster that is new, from which on the cluster is
 
@@ -42,6 +42,8 @@ def cluster_fill(review: Review) -> Picture | None:
 def drift(review: Review) -> float | None:
     """Total variation between the shares of the clusters among new and among old samples: 0 alike, 1 disjoint."""
     samples = review.samples
+    if "cluster" in samples:
+        samples = samples[samples["cluster"] != NO_CLUSTER]
     if "cluster" not in samples or samples["new"].all() or not samples["new"].any():
         return None
     counts = [np.bincount(samples["cluster"][samples["new"] == which], minlength=1) for which in (True, False)]

@@ -43,7 +43,7 @@ def cluster_entropies(review: Review) -> Picture | None:
         title, chose = "How widely each expert's score spreads in each cluster", "No expert was asked"
     else:
         title, chose = "Which expert chose in which cluster", "Chosen"
-    close = sum(1 for cluster in review.clusters if (cluster.get("margin") or 1.0) < 0.1)
+    close = sum(1 for cluster in review.clusters if (margin := cluster.get("margin")) is not None and margin < 0.1)
     by = ", ".join(f"{name} in {count}" for name, count in winners.most_common())
     return Picture(
         f"{title}{_only(shown, review.clusters)}",
@@ -60,15 +60,16 @@ def cluster_sizes(review: Review) -> Picture | None:
     shown = review.clusters[:MOST_BARS]
     if not shown:
         return None
-    pruned = review.per_cluster("pruned")
+    pruned, both = review.per_cluster("pruned"), review.per_cluster("trained on and pruned")
     bars = []
     for cluster in shown:
-        gone = pruned.get(cluster["cluster"], 0)
-        rest = max(0, cluster["size"] - cluster["selected"] - gone)
-        parts = [(cluster["selected"], GREEN), (rest, ""), (gone, PINK)]
+        gone = pruned.get(cluster["cluster"], 0) - both.get(cluster["cluster"], 0)
+        parts = [(cluster["selected"], GREEN), (cluster["size"] - cluster["selected"] - gone, ""), (gone, PINK)]
         bars.append(Bar(name_of(review, cluster), parts, cluster["budget"], cluster["selector"]))
     legend = [("selected", GREEN), ("kept in the pool, not selected", "")]
     legend += [("pruned", PINK)] if any(pruned.values()) else []
+    twice = sum(both.values())
+    also = f" {twice:,} of the selected were pruned after the round all the same." if twice else ""
     full = [cluster for cluster in review.clusters if cluster["selected"] == cluster["size"]]
     largest = review.clusters[0]
     return Picture(
@@ -77,7 +78,7 @@ def cluster_sizes(review: Review) -> Picture | None:
         "rounds, what was pruned for good. The mark is the cluster's budget; the word behind it is its selector.",
         f"Budgets are {_range([cluster['budget'] for cluster in review.clusters])} samples, clusters "
         f"{_range([cluster['size'] for cluster in review.clusters])}: of the largest, {name_of(review, largest)}, "
-        f"{largest['selected'] / largest['size']:.0%} was selected; {len(full)} gave all they have.",
+        f"{largest['selected'] / largest['size']:.0%} was selected; {len(full)} gave all they have.{also}",
         tuple(charts.bar_chart(part, legend, mark="budget", most=float(shown[0]["size"])) for part in in_parts(bars)),
     )
 

@@ -10,7 +10,7 @@ import numpy as np
 from adapt_inf.config import load_params
 from adapt_inf.project import BASE
 from adapt_inf.review.answers import Skill
-from adapt_inf.review.round_files import total
+from adapt_inf.review.round_files import samples_per_second, total
 from adapt_inf.review.tables import Review, score_of
 from adapt_inf.review.words import count, new_skills, score
 from adapt_inf.stages.runner import STAGES
@@ -189,9 +189,8 @@ def stages(review: Review) -> Table | None:
         if not log:
             continue
         seconds, report = log["seconds"], log.get("report") or {}
-        taken = sum(row.get("samples", 0) for row in review.files.training) if stage == "train" else 0
-        done = taken or report.get("samples") or report.get("read")
-        rate = f"{done / seconds:,.0f}" if isinstance(done, int) and seconds else "-"
+        speed = samples_per_second(report, seconds)
+        rate = "-" if speed is None else f"{speed:,.0f}"
         memory = log.get("peak_memory_mb")
         rows.append([stage, f"{seconds:,.1f}", rate, "-" if memory is None else f"{memory:,.0f}"])
     return Table(["stage", "seconds", "samples a second", "peak memory, MB"], rows) if rows else None

@@ -11,7 +11,7 @@ from adapt_inf.files import read_array
 from adapt_inf.review.charts import Marks, point_map
 from adapt_inf.review.picture import Picture
 from adapt_inf.review.svg import COLOURS, GREEN, ORANGE, PINK
-from adapt_inf.review.tables import Review
+from adapt_inf.review.tables import NO_CLUSTER, Review
 from adapt_inf.sketching.store import SketchStore
 
 _POINTS = 1500  # of the map
@@ -106,7 +106,7 @@ def _in_unit_square(places: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _by_cluster(shown: pd.DataFrame, points: list[tuple[float, float]]) -> list[Marks]:
     groups = []
-    for number in sorted(shown["cluster"].unique().tolist()):
+    for number in sorted(set(shown["cluster"].tolist()) - {NO_CLUSTER}):
         here = np.flatnonzero((shown["cluster"] == number).to_numpy()).tolist()
         label = str(number) if number < _LABELLED else ""  # the largest cluster is number 0
         groups.append(Marks(str(number), [points[at] for at in here], COLOURS[number % len(COLOURS)], label))

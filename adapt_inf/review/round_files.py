@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -123,6 +124,14 @@ def selector_table(selectors: dict[str, Any]) -> tuple[list[str], list[list[Any]
     return columns, rows
 
 
+def samples_per_second(report: Mapping[str, Any], seconds: float) -> float | None:
+    """The rate of a stage: by its own account, or what it went over in `seconds` without what an earlier start had."""
+    done = report.get("samples", report.get("read", report.get("candidates")))
+    if "samples_per_second" in report:  # training passes over its samples more than once
+        return float(report["samples_per_second"])
+    return (done - report.get("resumed", 0)) / seconds if done is not None and seconds > 0 else None
+
+
 def matrix_table(matrix: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
     """The accuracy matrix as (columns, rows): a row per skill, a column per round of the lineage."""
     rounds = matrix.get("rounds", [])
@@ -137,8 +146,7 @@ def matrix_table(matrix: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
 
 def _key(entry: dict[str, Any]) -> str:
     """The key of a skill in the matrix: "<suite>/<skill>"."""
-    prefix = f"{entry['suite']}/"
-    return entry["skill"] if entry["skill"].startswith(prefix) else prefix + entry["skill"]
+    return f"{entry['suite']}/{entry['skill']}"
 
 
 def _skill_name(entry: dict[str, Any]) -> str:

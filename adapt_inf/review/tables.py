@@ -22,6 +22,7 @@ from adapt_inf.stages.runner import STAGES
 
 MOST_ROUNDS = 40  # of a line that are shown; beyond that the latest ones
 
+NO_CLUSTER = -1  # of candidates that the model cannot read, which have no sketch
 _PLAIN = ("sample_id", "drop", "skill", "round", "shard", "row", "n_images")
 
 
@@ -45,8 +46,8 @@ class Review:
         """The round's candidates, in candidate order; empty where the parent's pool or the drop's samples are gone.
 
         Columns: sample_id, drop, skill, round (that brought it), shard, row, n_images; new (bool); as far as the stages
-        came: cluster, similarity (to its centroid), a column per score (see `score_of`), selected (bool), pruned
-        (bool), alike (cosine to duplicate_of), duplicate_of.
+        came: cluster (or NO_CLUSTER), similarity (to its centroid), a column per score (see `score_of`), selected
+        (bool), pruned (bool), alike (cosine to duplicate_of), duplicate_of, "trained on and pruned" (bool).
         """
         try:
             frame = candidates(StageContext(self.project, self.round, self.params), _PLAIN)
@@ -59,6 +60,10 @@ class Review:
             if table is not None and table["sample_id"].equals(frame["sample_id"]):
                 table = table.drop(columns="sample_id")
                 frame = frame.join(table.rename(columns=score_of) if output == "score" else table)
+        faults = self.files.path("sketch", "faults.parquet")
+        if "cluster" in frame and faults.is_file():
+            unreadable = frame["sample_id"].isin(pd.read_parquet(faults, columns=["sample_id"])["sample_id"])
+            frame.loc[unreadable, "cluster"] = NO_CLUSTER
         selected = self.files.path("select", "selected.parquet")
         if selected.is_file():
             frame["selected"] = frame["sample_id"].isin(pd.read_parquet(selected, columns=["sample_id"])["sample_id"])
@@ -69,6 +74,8 @@ class Review:
             frame["pruned"] = frame["sample_id"].isin(rows.index)
             frame["alike"] = frame["sample_id"].map(rows["similarity"])
             frame["duplicate_of"] = frame["sample_id"].map(rows["duplicate_of"])
+            if "selected" in frame:
+                frame["trained on and pruned"] = frame["selected"] & frame["pruned"]
         return frame
 
     @cached_property

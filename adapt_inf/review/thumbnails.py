@@ -1,7 +1,8 @@
 """Samples as a page shows them: a small picture, the question, the answer.
 
 Only the row groups that hold a wanted sample are read, each once, up to `_MOST_BYTES` in all; a sample beyond that, or
-whose shard is gone, is shown by its name alone. The pictures are untrusted: they pass the same decoder as at ingest.
+whose shard is gone, is shown by its name and the reason. The pictures are untrusted: they pass the same decoder as at
+ingest.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
 from adapt_inf.data.images import decode_image
 from adapt_inf.data.samples import BadSample, Sample, text_of
-from adapt_inf.data.shards import ROW_GROUP, SampleStore
+from adapt_inf.data.shards import SampleStore, group_starts
 
 _MOST_BYTES = 2 << 30  # of row groups, which photographs fill with 100 MB each
 _SIDE = 120  # pixels of a thumbnail's longer side
@@ -35,6 +36,7 @@ class Shown:
         pictures: data URLs of its first pictures, small.
         more: pictures that are not shown.
         question, answer: the text before the last turn, and the last turn; empty where the sample could not be read.
+        absent: why there is no picture; empty where there is one, or the sample has none.
     """
 
     sample_id: str
@@ -42,6 +44,7 @@ class Shown:
     more: int = 0
     question: str = ""
     answer: str = ""
+    absent: str = "not on this machine"
 
 
 def look_up(frame: pd.DataFrame, max_pixels: int) -> dict[str, Shown]:
@@ -59,21 +62,21 @@ def look_up(frame: pd.DataFrame, max_pixels: int) -> dict[str, Shown]:
         path = Path(str(shard))
         if not path.is_file():
             continue
-        sizes = _group_sizes(path)
-        for group, members in rows.groupby(rows["row"] // ROW_GROUP):
-            left -= sizes[int(group)]
+        about = pq.read_metadata(path)
+        groups = np.searchsorted(group_starts(about), rows["row"], side="right") - 1
+        for group in np.unique(groups).tolist():
+            members = rows[groups == group]
+            left -= about.row_group(group).total_byte_size
             if left < 0:
-                return found
+                found |= {
+                    name: Shown(name, absent="not read: a page takes its pictures from so much data only")
+                    for name in members["sample_id"]
+                }
+                continue
             store = SampleStore(members, cache_bytes=0)
             for sample in store.take(range(len(store))):
                 found[sample.sample_id] = show(sample, max_pixels)
     return found
-
-
-def _group_sizes(path: Path) -> list[int]:
-    with pq.ParquetFile(path) as file:
-        about: pa.FileMetaData = file.metadata
-        return [about.row_group(group).total_byte_size for group in range(about.num_row_groups)]
 
 
 def show(sample: Sample, max_pixels: int) -> Shown:
@@ -91,6 +94,7 @@ def show(sample: Sample, max_pixels: int) -> Shown:
         max(0, len(sample.images) - _PICTURES),
         shorten(question),
         shorten(text_of(sample.messages[-1])),
+        "" if pictures or not sample.images else "too large to be shown",
     )
 
 

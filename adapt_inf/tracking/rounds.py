@@ -19,6 +19,7 @@ from adapt_inf.review.round_files import (
     RoundFiles,
     matrix_table,
     round_number,
+    samples_per_second,
     selector_table,
 )
 from adapt_inf.tracking.describe import round_note
@@ -90,7 +91,7 @@ def log_stage(project: Project, round_id: str, stage: str, outcome: dict[str, An
     error = outcome.get("error")
     labels = {"cached": str(cached).lower()} | ({NOTE: str(error)} if error else {})
     training = files.training if stage == "train" else []
-    write(store, run_id, _stage_metrics(measured, seconds, training), tags=labels)
+    write(store, run_id, _stage_metrics(measured, seconds), tags=labels)
     every = math.ceil(len(training) / _CURVE_POINTS) or 1
     write_curves(store, run_id, (_curve_point(row) for row in training[every - 1 :: every]), began)
     if stage == "select" and files.selectors:
@@ -222,13 +223,11 @@ def _curve_point(row: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if key != "samples"}
 
 
-def _stage_metrics(measured: dict[str, Any], seconds: float, training: list[dict[str, Any]]) -> dict[str, Any]:
+def _stage_metrics(measured: dict[str, Any], seconds: float) -> dict[str, Any]:
     report = flat(measured.get("report") or {})
     metrics: dict[str, Any] = {"seconds": seconds, "peak_memory_mb": measured.get("peak_memory_mb")}
-    # Training passes over its samples more than once.
-    samples: Any = sum(row["samples"] for row in training) or report.get("samples", report.get("read"))
-    if is_number(samples) and seconds > 0:
-        metrics["samples_per_second"] = samples / seconds
+    if (speed := samples_per_second(measured.get("report") or {}, seconds)) is not None:
+        metrics["samples_per_second"] = speed
     return metrics | {f"report.{key}": value for key, value in report.items()}
 
 

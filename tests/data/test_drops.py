@@ -88,10 +88,30 @@ def test_description_without_keys(folder: Path, text: str) -> None:
         ({"train": "dataset.yaml"}, "unknown format"),
         ({"format": "parquet"}, "`format` is parquet"),
         ({"format": "messages"}, "unknown format"),
+        ({"skill": "a\nb"}, "`skill` is 'a\\nb', no printable text"),
+        ({"skill": "x" * 201}, "no printable text of at most 200 characters"),
     ],
 )
 def test_description_at_fault(folder: Path, changes: dict[str, Any], reason: str) -> None:
     describe(folder, **changes)
+    assert reason in refused(folder)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("description: 2024-02-30", "no YAML"),
+        (f"description: {'9' * 5000}", "no YAML"),
+        ("description: !!bool x", "no YAML"),
+        ("description: !!timestamp x", "no YAML"),
+        ('description: "\\ud800"', "no UTF-8 text"),
+        ('license: "\\ud800"', "no UTF-8 text"),
+        ('skill: "\\ud800"', "no UTF-8 text"),
+    ],
+)
+def test_what_yaml_or_utf_8_cannot_hold(folder: Path, line: str, reason: str) -> None:
+    with open(folder / "dataset.yaml", "a", encoding="utf-8") as file:
+        file.write(f"\n{line}\n")
     assert reason in refused(folder)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
+from machine import copy_project
 from make_drop import make_drop
 
 from adapt_inf.cli import main
@@ -57,6 +58,16 @@ def test_a_selected_and_an_unselected_sample(two_rounds: Project, capsys: pytest
     assert "r002 selected: " in text
     assert "it is in the pool" in text
     assert json.loads(told(two_rounds, capsys, inside, "--json")) == explain(two_rounds, inside)
+
+
+def test_without_the_heads_pool_nobody_says_what_is_in_it(two_rounds: Project, tmp_path: Path) -> None:
+    project = copy_project(two_rounds, tmp_path / "clone")
+    manifest = read_manifest(project.output("r001", "pool") / MANIFEST)
+    shutil.rmtree(project.output("r002", "pool"))
+    life = explain(project, manifest.loc[manifest["live"], "sample_id"].iloc[0])
+    assert life["live"] is None
+    assert "rounds/r002/pool" in life["missing"]
+    assert explain(project, life["sample"], "r001")["live"] is True
 
 
 def test_a_pruned_sample(two_rounds: Project, capsys: pytest.CaptureFixture[str]) -> None:

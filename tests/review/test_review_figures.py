@@ -11,6 +11,7 @@ from adapt_inf.project import Project
 from adapt_inf.review import figures
 from adapt_inf.review.answers import skill_gallery
 from adapt_inf.review.figures import Table
+from adapt_inf.review.round_files import matrix_table, samples_per_second
 from adapt_inf.review.tables import Review, score_of
 
 
@@ -107,3 +108,24 @@ def test_the_line_ends_with_the_round(project: Project) -> None:
     rows = dicts(figures.line(Review(project, "r002")))
     assert [(row["round"], row["on"]) for row in rows] == [("r001", "base"), ("r002", "r001")]
     assert rows[0]["dataset"] == "shapes"
+
+
+def test_a_skill_may_be_named_as_the_page_prints_it() -> None:
+    entry = {"suite": "shapes", "skill": "shapes/red", "round": "r001", "samples": 4}
+    matrix = {"rounds": ["base", "r001"], "skills": [entry], "values": {"r001": {"shapes/shapes/red": 0.75}}}
+    assert matrix_table(matrix)[1] == [["shapes", "shapes/red", "r001", 4, None, 0.75]]
+
+
+@pytest.mark.parametrize(
+    ("report", "rate"),
+    [
+        ({"samples": 100, "resumed": 90}, 1.0),
+        ({"samples": 100}, 10.0),
+        ({"read": 50}, 5.0),
+        ({"candidates": 30}, 3.0),
+        ({"samples": 100, "samples_per_second": 7.5}, 7.5),
+        ({}, None),
+    ],
+)
+def test_a_rate_is_that_of_the_last_start(report: dict[str, float], rate: float | None) -> None:
+    assert samples_per_second(report, 10.0) == rate

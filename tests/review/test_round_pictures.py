@@ -8,12 +8,13 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
+from machine import copy_project
 
-from adapt_inf.files import read_json, write_json
+from adapt_inf.files import read_json, write_json, write_parquet
 from adapt_inf.project import Project
 from adapt_inf.review.arriving import drift
 from adapt_inf.review.pictures import PICTURES, write_pictures
-from adapt_inf.review.tables import Review
+from adapt_inf.review.tables import NO_CLUSTER, Review
 
 WITHOUT_SAMPLES = {"accuracy_matrix", "skill_curves", "averages", "cluster_entropies", "cluster_sizes", "pool"}
 
@@ -58,6 +59,39 @@ def test_what_is_said_follows_from_the_files(real: Review, project: Project) -> 
     assert matrix is not None
     scores = read_json(project.output("r002", "evaluate") / "metrics.json")["skills"]
     assert f"best {max(scores, key=scores.__getitem__)} at {max(scores.values()):.2f}" in matrix.shows
+
+
+def test_what_the_model_cannot_read_is_in_no_cluster(two_rounds: Project, tmp_path: Path) -> None:
+    project = copy_project(two_rounds, tmp_path / "copy")
+    before = Review(project, "r002")
+    new = before.samples[before.samples["new"]]
+    away = new.groupby("cluster").head(2)
+    path = project.output("r002", "sketch") / "faults.parquet"
+    write_parquet(path, pd.DataFrame({"sample_id": away["sample_id"], "fault": "too long"}))
+    review = Review(project, "r002")
+    fewer = before.samples.loc[away.index, "cluster"].value_counts()
+    for cluster, count in before.per_cluster("new").items():
+        assert review.per_cluster("new").get(cluster, 0) == count - fewer.get(cluster, 0)
+    assert review.per_cluster("new")[NO_CLUSTER] == len(away)
+    assert drift(review) is not None
+    assert set(made(review)) == set(made(before))
+
+
+def test_a_tie_is_close_and_the_parts_of_a_bar_are_the_whole(two_rounds: Project, tmp_path: Path) -> None:
+    project = copy_project(two_rounds, tmp_path / "copy")
+    path = project.output("r002", "select") / "selectors.json"
+    table = read_json(path)
+    write_json(path, table | {"clusters": [cluster | {"margin": 0.0} for cluster in table["clusters"]]})
+    review = Review(project, "r002")
+    entropies = PICTURES["cluster_entropies"](review)
+    assert entropies is not None
+    assert f"In {len(review.clusters)} of {len(review.clusters)} clusters" in entropies.shows
+    samples, both = review.samples, review.per_cluster("trained on and pruned")
+    for cluster in review.clusters:
+        mine = samples[samples["cluster"] == cluster["cluster"]]
+        kept = len(mine[~mine["selected"] & ~mine["pruned"]])
+        gone = review.per_cluster("pruned")[cluster["cluster"]] - both[cluster["cluster"]]
+        assert cluster["size"] == cluster["selected"] + kept + gone
 
 
 def test_rare_skills_stand_apart(project: Project) -> None:

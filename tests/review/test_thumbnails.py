@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 from PIL import Image
 
 from adapt_inf.data.samples import Sample
@@ -71,12 +72,18 @@ def test_samples_come_from_their_rows_and_what_is_gone_is_named(tmp_path: Path) 
         "elsewhere": "",
     }
     assert len(found["s1"].pictures) == 1
+    assert {name: shown.absent for name, shown in found.items() if shown.absent} == {
+        "buried": "not on this machine",
+        "elsewhere": "not on this machine",
+    }
+    assert show(sample("large"), 1000).absent == "too large to be shown"
 
 
 def test_no_more_is_read_than_allowed(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     shard = tmp_path / "a.parquet"
     write_shard(shard, (sample(f"s{place}") for place in range(300)))
-    first, _ = thumbnails._group_sizes(shard)
+    first = pq.read_metadata(shard).row_group(0).total_byte_size
     monkeypatch.setattr(thumbnails, "_MOST_BYTES", first)
     found = look_up(frame(shard, {"s3": 3, "s299": 299}), PIXELS)
     assert (found["s3"].answer, found["s299"].answer) == ("answer s3", "")
+    assert (found["s3"].absent, found["s299"].absent.partition(":")[0]) == ("", "not read")
