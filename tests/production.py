@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import httpx
 import pytest
 from machine import Machine
 from make_drop import make_drop
@@ -27,7 +26,7 @@ from mlflow import MlflowClient
 from moto.server import ThreadedMotoServer
 from postgres import PASSWORD, Postgres, postgres
 from projects import PARAMS
-from serving import ServedMachine, prefect_server, until
+from serving import ServedMachine, answers, prefect_server, until
 
 from adapt_inf.config import set_values
 from adapt_inf.creation import definition
@@ -140,18 +139,11 @@ def _mlflow(home: Path, database: Postgres, services: dict[str, str]) -> Iterato
             start_new_session=True,
         )
         try:
-            until(lambda: _answers(address), "MLflow answers")
+            until(lambda: answers(address), "MLflow answers")
             yield address
         finally:
             os.killpg(server.pid, signal.SIGTERM)
             server.wait(30)
-
-
-def _answers(address: str) -> bool:
-    try:
-        return httpx.get(f"{address}/health", timeout=5).status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 def _project(site: Site) -> Project:

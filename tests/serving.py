@@ -58,16 +58,17 @@ def prefect_server(home: Path) -> Iterator[ServedMachine]:
             stderr=log,
         )
         try:
-            until(lambda: _answers(machine.api), "the server answers")
+            until(lambda: answers(machine.api), "the server answers")
             yield machine
         finally:
             server.terminate()
             server.wait(30)
 
 
-def _answers(api: str) -> bool:
+def answers(address: str) -> bool:
+    """Whether a server of Prefect or MLflow is up."""
     try:
-        return httpx.get(f"{api}/health", timeout=5).status_code == 200
+        return httpx.get(f"{address}/health", timeout=5).status_code == 200
     except httpx.HTTPError:
         return False
 
