@@ -7,7 +7,6 @@ Either way may be cut off and begun again: files appear whole, and what is there
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from adapt_inf.errors import AdaptInfError, RoundError
 from adapt_inf.files import room_for
 from adapt_inf.project import BASE, PROXY, Project
 from adapt_inf.remote_faults import causes, in_our_words, of_a_cloud
-from adapt_inf.storage import Cache, Record, records
+from adapt_inf.storage import Cache, Record, md5_of, records
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -174,15 +173,10 @@ def _remove_broken(project: Project, cache: Cache, record: Record) -> None:
     """Remove the objects of a record that are not what they are named by, and their names in the round's folder."""
     for md5 in cache.hashes(record.md5):
         path = cache.object(md5)
-        if path.is_file() and _md5(path) != md5.removesuffix(".dir"):
+        if path.is_file() and md5_of(path) != md5.removesuffix(".dir"):
             os.chmod(path, 0o644)
             path.unlink()
     folder = project.root / record.path
     for name, md5 in (cache.listing(record.md5) or {}).items():
-        if (file := folder / name).is_file() and _md5(file) != md5:
+        if (file := folder / name).is_file() and md5_of(file) != md5:
             file.unlink()
-
-
-def _md5(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

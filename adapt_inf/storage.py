@@ -138,3 +138,9 @@ def _committed_records(root: Path) -> Iterator[Record]:
             with suppress(yaml.YAMLError, UnicodeDecodeError):  # DVC cannot read what it names either
                 yield from parse_records(answer.stdout[start : start + int(size)].decode(), path)
         at = start + int(size) + 1
+
+
+def md5_of(path: Path) -> str:
+    """The hash by which DVC names a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

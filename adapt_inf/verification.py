@@ -33,7 +33,7 @@ from adapt_inf.errors import RoundError
 from adapt_inf.files import read_json
 from adapt_inf.project import BASE, PROXY, Project
 from adapt_inf.stages.runner import OUTPUTS
-from adapt_inf.storage import Cache, Record, records
+from adapt_inf.storage import Cache, Record, md5_of, records
 
 LASTING = ("pool", "model", "evaluate")
 """What a round must keep to be built on, evaluated and rolled back to."""
@@ -155,7 +155,7 @@ class Verifier:
     def _hash(self, path: Path) -> str:
         key = _identity(path)
         if key not in self._hashes:
-            self._hashes[key] = _md5(path)
+            self._hashes[key] = md5_of(path)
         return self._hashes[key]
 
     # --- samples ------------------------------------------------------------------------------------------------------
@@ -250,11 +250,6 @@ def _digest(sample_id: str, skill: str, n_images: int, content: str, images: Seq
     return hashlib.sha256(text.encode()).digest()[:_DIGEST]
 
 
-def _md5(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
 def _identity(path: Path) -> tuple[int, int]:
     """Which file on disk it is, whatever its name."""
     about = path.stat()
@@ -279,7 +274,7 @@ def mend(project: Project, verdicts: Sequence[Verdict]) -> str:
     cache = Cache.of(project)
     bad = {_identity(project.root / file) for file in broken if (project.root / file).is_file()}
     objects = {cache.object(fault.md5): fault.md5 for fault in faults if fault.md5 is not None}
-    spoilt = [path for path, md5 in objects.items() if path.is_file() and _md5(path) != md5.removesuffix(".dir")]
+    spoilt = [path for path, md5 in objects.items() if path.is_file() and md5_of(path) != md5.removesuffix(".dir")]
     inside = project.root.resolve()
     remove = {os.path.relpath(path, inside) if path.is_relative_to(inside) else str(path) for path in spoilt}
     rounds = [verdict.round for verdict in verdicts if verdict.faults]

@@ -33,9 +33,12 @@ class Postgres:
 
     def run(self, program: str, *words: str) -> str:
         """One of PostgreSQL's own programs; it refuses to be root, for whom Debian has a user."""
-        account = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
+        account = "postgres" if os.getuid() == 0 else None
         done = subprocess.run(
-            [*account, str(self.programs / program), *words],
+            [str(self.programs / program), *words],
+            user=account,
+            group=account,
+            extra_groups=None if account is None else [],
             cwd="/",
             env=os.environ | {"PGPASSWORD": PASSWORD, "LC_ALL": "C.UTF-8"},
             stdout=subprocess.PIPE,
