@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import sys
@@ -29,7 +28,6 @@ from benchmarks.noop_project import make_noop_project, wait_drop
 from flows.serve import serve
 
 PRESSES = 5  # of the form's button before it is dead
-START_SECONDS = 15  # from a drop to the start of its round, where nothing else is at work
 
 LOG = "rounds/${round}/log/ingest.log"
 OFF = {"schedule__poll_seconds": None, "schedule__cron": None}
@@ -83,18 +81,12 @@ def when(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-def assert_soon(dropped: datetime, run: dict[str, Any]) -> None:
-    others = max(1.0, os.getloadavg()[0] / len(os.sched_getaffinity(0)))  # a busy machine takes as many times longer
-    assert (when(run["start_time"]) - dropped).total_seconds() <= START_SECONDS * others
-
-
 def test_five_drops_at_once_are_five_rounds_in_order(served: ServedMachine, make: Callable[..., Project]) -> None:
     project = make("five", stage="sleep 0.2", schedule__poll_seconds=30, schedule__cron="* * * * *")
     with serving(served, project):
         until(lambda: drains_of(served, project), "the first drain")
         folder = make_drop(served.home / "zero", "zero", train=8, eval=0, form="llava_jsonl")
         served.run("adapt-inf", "drop", str(folder), cwd=project.root)
-        dropped = datetime.now(UTC)
         until(lambda: statuses(project), "the first round begins")
         names = [f"drop-{number}" for number in (3, 1, 4, 5, 2)]
         began = datetime.now(UTC)
@@ -112,16 +104,14 @@ def test_five_drops_at_once_are_five_rounds_in_order(served: ServedMachine, make
     runs = rounds_of(served, project)
     assert [run["name"] for run in runs] == [record.round for record in records]
     assert all(when(one["end_time"]) <= when(next_["start_time"]) for one, next_ in pairwise(runs))
-    assert_soon(dropped, runs[0])
 
 
 def test_a_killed_runner_and_one_told_to_stop(served: ServedMachine, make: Callable[..., Project]) -> None:
     project = make("stopped", stage="sleep 1", **OFF)
     with serving(served, project) as runner:
         until(lambda: [run["state_type"] for run in drains_of(served, project)] == ["COMPLETED"], "the first drain")
-        dropped = drop(served, project, "first")
+        drop(served, project, "first")
         until(lambda: (project.round("r001") / "ingest").exists(), "the event alone begins a round")
-        assert_soon(dropped, rounds_of(served, project)[0])
         runner.kill()
         runner.wait()
     until(lambda: processes_in(project) == [], "what it started ends with it")
