@@ -25,6 +25,15 @@ _Count = Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True, config=_STRICT)
+class Executor:
+    kind: Literal["local", "ray"] = "local"
+    address: str | None = Field(default=None, pattern=r"^(ray://)?[^\s/@]+:\d+$")
+    workers: int | None = Field(default=None, gt=0)
+    gpus_per_worker: int | float = Field(default=0, ge=0)
+    launcher: str | None = Field(default=None, min_length=1)
+
+
+@dataclass(frozen=True, config=_STRICT)
 class Ingest:
     max_reject_fraction: float = Field(default=0.5, ge=0, le=1)
     max_pixels: int = Field(default=50_000_000, gt=0)
@@ -158,6 +167,7 @@ class Params:
     scratch: list[Literal["scratch"]] = Field(default_factory=list, max_length=1)
     seed: int = Field(default=0, ge=0, lt=2**63)
     memory_mb: int = Field(default=1024, gt=0)
+    executor: Executor = field(default_factory=Executor)
     ingest: Ingest = field(default_factory=Ingest)
     sketch: Sketch = field(default_factory=Sketch)
     cluster: Cluster = field(default_factory=Cluster)

@@ -13,6 +13,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkProcess
@@ -153,15 +154,26 @@ def alone(weights: list[Tensor], figures: Tensor) -> Tensor:
     return figures
 
 
+@dataclass(frozen=True)
+class Team:
+    """Which of the processes that a launcher began, and that share a training run, this one is."""
+
+    rank: int
+    count: int
+
+
 class MeetingPlace:
-    """Where the workers of one training run find one another (gloo, over a file and loopback).
+    """Where the workers of one training run find one another: gloo, over a file and loopback.
+
+    Those that a launcher began find one another as their environment says, over NCCL where there are GPUs.
 
     They part only when it is left, after the last of them has ended: one that stops early must not break the others'
     connection before it has told why.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, team: Team | None = None) -> None:
         self._workers = workers
+        self._team = team
 
     def __enter__(self) -> MeetingPlace:
         self._folder = tempfile.TemporaryDirectory(prefix="adapt-inf-")
@@ -176,6 +188,9 @@ class MeetingPlace:
         """How worker `rank`, which calls this once, adds up with the others."""
         if self._workers == 1:
             return alone
+        if self._team is not None:
+            dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+            return _sum_over_workers
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # else it listens on whatever this machine's name stands for
         store = dist.FileStore(str(Path(self._folder.name) / "store"), self._workers)
         dist.init_process_group("gloo", store=store, rank=rank, world_size=self._workers)

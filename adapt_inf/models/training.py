@@ -43,7 +43,7 @@ from adapt_inf.models.batches import Batch, Encoded, encode, length_buckets, pad
 from adapt_inf.models.likelihood import answer_logits, sample_nll
 from adapt_inf.models.precision import autocast
 from adapt_inf.models.vlm import VLM
-from adapt_inf.parallel import AddUp, MeetingPlace, alone, run_workers, worker_count
+from adapt_inf.parallel import AddUp, MeetingPlace, Team, alone, run_workers, worker_count
 from adapt_inf.progress import progress
 
 BETAS = (0.9, 0.98)  # short runs: the second moment must settle within some hundred steps
@@ -99,7 +99,7 @@ class Trained:
     tokens: int
 
 
-def train(vlm: VLM, samples: Samples, knobs: Train, seed: int, work: Path) -> Trained:
+def train(vlm: VLM, samples: Samples, knobs: Train, seed: int, work: Path, team: Team | None = None) -> Trained:
     """Train the adapter of `vlm` in place; see the module's text.
 
     Args:
@@ -108,6 +108,7 @@ def train(vlm: VLM, samples: Samples, knobs: Train, seed: int, work: Path) -> Tr
         knobs: the `train` section of params.yaml.
         seed: of order and dropout.
         work: a folder for checkpoints. With one in it of the same run, training goes on from there.
+        team: of the processes that a launcher began, all of which call this; without, the cores share the work.
 
     Raises:
         SampleError: the model cannot read a sample.
@@ -120,7 +121,8 @@ def train(vlm: VLM, samples: Samples, knobs: Train, seed: int, work: Path) -> Tr
     tuning = Tuning(vlm, knobs, steps)
     tuning.resume(work)
     order = enumerate(batch_order(lengths, knobs.batch_size, seed, steps), start=1)
-    workers = worker_count(vlm.device, min(len(samples), knobs.batch_size) // LEAST_PER_WORKER)
+    at_most = min(len(samples), knobs.batch_size) // LEAST_PER_WORKER
+    workers = worker_count(vlm.device, at_most) if team is None else team.count
 
     def run(rank: int) -> Trained:
         """Every worker takes the same steps, each on its share of the batch; rank 0 tells and keeps."""
@@ -151,8 +153,8 @@ def train(vlm: VLM, samples: Samples, knobs: Train, seed: int, work: Path) -> Tr
                     tuning.keep(work)
         return Trained(tuning.log, time.monotonic() - started, seen, tokens)
 
-    with training_mode(vlm, knobs), MeetingPlace(workers) as meeting:
-        return run_workers(workers, run)
+    with training_mode(vlm, knobs), MeetingPlace(workers, team) as meeting:
+        return run_workers(workers, run) if team is None else run(team.rank)
 
 
 class Tuning:

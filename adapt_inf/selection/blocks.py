@@ -68,9 +68,19 @@ class SomeRows:
         return self._source.take(self._rows[rows])
 
 
+_most_cores: int | None = None
+
+
+def limit_cores(count: int) -> None:
+    """Let this process use at most `count` cores from now on: others like it have the rest."""
+    global _most_cores
+    _most_cores = count
+
+
 def cores() -> int:
     """The cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+    there = len(os.sched_getaffinity(0))
+    return there if _most_cores is None else min(there, _most_cores)
 
 
 def rows_within(memory: int, bytes_a_row: int, most: int) -> int:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import tempfile
 from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from adapt_inf.errors import ConfigError, StageInputError
-from adapt_inf.files import write_array, write_json, write_parquet
+from adapt_inf.executors.parts import Table
+from adapt_inf.files import read_array, write_array, write_json, write_parquet
 from adapt_inf.progress import progress
 from adapt_inf.selection.arrays import IntArray
 from adapt_inf.selection.blocks import MB, cores, half, on_every_core, rows_within, spans
@@ -35,7 +38,7 @@ from adapt_inf.sketching.store import SketchStore
 from adapt_inf.stages.context import StageContext
 from adapt_inf.stages.tables import readable
 
-_BLOCK = 8192  # sketches assigned at a time, where memory allows
+ASSIGNED = 8192  # sketches in a block, which one thread or actor assigns
 
 
 def run(ctx: StageContext) -> dict[str, Any]:
@@ -81,17 +84,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
     centroids = fit_centroids(sample, k, seed, params.points_per_centroid)
     del sample
 
-    label = np.empty(len(store), dtype=np.int64)
-    similarity = np.empty(len(store), dtype=np.float32)
-    with progress("cluster", len(store)) as bar:
-
-        def assign_block(part: slice) -> None:
-            label[part], similarity[part] = assign(store.block(part.start, part.stop), centroids)
-            bar.update(part.stop - part.start)
-
-        row_bytes = 4 * (2 * store.dim + 2 * k)  # of a block: float32, its grid, its cosines
-        block = rows_within(ctx.params.memory_mb * MB // cores(), row_bytes, _BLOCK)
-        on_every_core(assign_block, spans(len(store), block))
+    label, similarity = _assign_all(ctx, store, centroids)
     cluster, old = renumber(label, k)
 
     with ctx.output("cluster", [asdict(params), seed]) as out:
@@ -111,6 +104,57 @@ def run(ctx: StageContext) -> dict[str, Any]:
     }
 
 
+def _assign_all(
+    ctx: StageContext, store: SketchStore, centroids: NDArray[np.float32]
+) -> tuple[IntArray, NDArray[np.float32]]:
+    """(n,) the nearest centroid of every sketch, and its cosine to it."""
+    label = np.empty(len(store), dtype=np.int64)
+    similarity = np.empty(len(store), dtype=np.float32)
+    with progress("cluster", len(store)) as bar:
+
+        def take(number: int, found: Table) -> None:
+            start = number * ASSIGNED
+            stop = start + len(found["label"])
+            label[start:stop], similarity[start:stop] = found["label"], found["similarity"]
+            bar.update(stop - start)
+
+        blocks = range(-(-len(store) // ASSIGNED))
+        if ctx.params.executor.kind == "ray":
+            from adapt_inf.executors.ray import on_ray
+
+            with tempfile.TemporaryDirectory(dir=ctx.project.work(ctx.round)) as folder:
+                file = Path(folder) / "centroids.npy"
+                write_array(file, centroids)
+                for number, found in on_ray(ctx.params.executor, partial(_on_a_node, ctx, file), blocks):
+                    take(number, found)
+        else:
+            worker = AssignWorker(ctx, store, centroids)
+            on_every_core(lambda number: take(number, worker(number)), blocks)
+    return label, similarity
+
+
+class AssignWorker:
+    """Assigns blocks of ASSIGNED sketches to centroids."""
+
+    def __init__(self, ctx: StageContext, store: SketchStore, centroids: NDArray[np.float32]) -> None:
+        self._store, self._centroids = store, centroids
+        row_bytes = 4 * (2 * store.dim + 2 * len(centroids))  # of a block: float32, its grid, its cosines
+        self._rows = rows_within(ctx.params.memory_mb * MB // cores(), row_bytes, ASSIGNED)
+
+    def __call__(self, number: int) -> Table:
+        start = number * ASSIGNED
+        found = [
+            assign(self._store.block(start + part.start, start + part.stop), self._centroids)
+            for part in spans(min(ASSIGNED, len(self._store) - start), self._rows)
+        ]
+        label, similarity = (np.concatenate(column) for column in zip(*found, strict=True))
+        return {"label": label, "similarity": similarity}
+
+
+def _on_a_node(ctx: StageContext, centroids: Path) -> AssignWorker:
+    return AssignWorker(ctx, SketchStore(ctx.input("sketch"), ctx.params.cluster.features), read_array(centroids))
+
+
 def _gather(ctx: StageContext, store: SketchStore, rows: IntArray) -> NDArray[np.float16]:
     """`rows` of the store as float16, in memory where they take half of `memory_mb` at most, else in a file."""
     memory = ctx.params.memory_mb * MB // 2
@@ -124,5 +168,5 @@ def _gather(ctx: StageContext, store: SketchStore, rows: IntArray) -> NDArray[np
             # A disk that fills up while a mapped file is written ends the process without a word.
             os.posix_fallocate(file.fileno(), 0, 2 * shape[0] * shape[1])
             out = np.memmap(file, np.float16, "w+", shape=shape)
-    half(store, rows, out, rows_within(memory // 2, 4 * store.dim, _BLOCK))
+    half(store, rows, out, rows_within(memory // 2, 4 * store.dim, ASSIGNED))
     return out

@@ -8,6 +8,7 @@ they stay where the cap leaves room beside all that can be read, and otherwise a
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import pandas as pd
 from adapt_inf.data.manifest import candidates
 from adapt_inf.data.pool import build_pool, no_pruned
 from adapt_inf.errors import StageInputError
+from adapt_inf.executors.parts import Table
 from adapt_inf.progress import progress
 from adapt_inf.selection.blocks import MB, SomeRows, cores, on_every_core
 from adapt_inf.selection.budgets import cluster_budgets
@@ -41,47 +43,83 @@ def run(ctx: StageContext) -> dict[str, Any]:
 
 def _prune(ctx: StageContext, frame: pd.DataFrame, cap: int) -> pd.DataFrame:
     """The candidates that become tombstones, in candidate order: sample_id, cluster, similarity, duplicate_of."""
-    sample_ids = frame["sample_id"]
-    assignments = table_of(sample_ids, ctx.input("cluster") / "assignments.parquet", ["cluster"])
-    store = SketchStore(ctx.input("sketch"), ctx.params.prune.features)
-    if len(store) != len(frame):
-        raise StageInputError(ctx.input("sketch") / "sketch.json", f"has {len(store)} rows for {len(frame)} candidates")
-    selected = pd.read_parquet(ctx.input("select") / "selected.parquet", columns=["sample_id"])["sample_id"]
-
-    cluster = assignments["cluster"].to_numpy(dtype=np.int64)
-    legible = readable(ctx, sample_ids)
-    unselected = ~sample_ids.isin(selected).to_numpy(dtype=bool)
-    by_id = np.empty(len(frame), dtype=np.int64)
-    by_id[sample_ids.argsort().to_numpy()] = np.arange(len(frame))
-    # The fixed order: selected this round first, then by id; cluster by cluster, and at the end what cannot be read.
-    order = np.lexsort((by_id, unselected, cluster, ~legible))
-    sizes = np.bincount(cluster[legible])
-    keep = cluster_budgets(sizes, cap)
-    starts = np.cumsum(sizes) - sizes
-
+    clusters = PruneWorker(ctx, frame["sample_id"], cap)
     similarity = np.full(len(frame), np.nan, dtype=np.float32)
     duplicate_of = np.full(len(frame), -1, dtype=np.int64)
     gone = np.zeros(len(frame), dtype=bool)
-    gone[order[max(cap, int(sizes.sum())) :]] = True
-    giving = np.flatnonzero(keep < sizes)
-    memory = ctx.params.memory_mb * MB // max(1, min(cores(), len(giving)))
-    with progress("prune", int(sizes[giving].sum())) as bar:
+    gone[clusters.never_stay] = True
+    with progress("prune", int(clusters.sizes[clusters.giving].sum())) as bar:
 
-        def prune_cluster(number: int) -> None:
-            members = order[starts[number] : starts[number] + sizes[number]]
-            found = prune_redundant(SomeRows(store, members), int(keep[number]), memory)
-            goes = members[found.positions]
+        def take(number: int, found: Table) -> None:
+            goes = found["member"]
             gone[goes] = True
-            similarity[goes] = found.similarity
-            duplicate_of[goes] = np.where(found.duplicate_of < 0, -1, members[found.duplicate_of])
-            bar.update(len(members))
+            similarity[goes] = found["similarity"]
+            duplicate_of[goes] = found["duplicate_of"]
+            bar.update(int(clusters.sizes[number]))
 
-        on_every_core(prune_cluster, giving[np.argsort(-sizes[giving], kind="stable")].tolist())
+        if ctx.params.executor.kind == "ray" and clusters.giving:
+            from adapt_inf.executors.ray import on_ray
+
+            for number, found in on_ray(ctx.params.executor, partial(_on_a_node, ctx, cap), clusters.giving):
+                take(number, found)
+        else:
+            on_every_core(lambda number: take(number, clusters(number)), clusters.giving)
+    sample_ids = frame["sample_id"]
     return pd.DataFrame(
         {
             "sample_id": sample_ids[gone].array,
-            "cluster": cluster[gone].astype(np.int32),
+            "cluster": clusters.cluster[gone].astype(np.int32),
             "similarity": similarity[gone],
             "duplicate_of": sample_ids.array.take(duplicate_of[gone], allow_fill=True),
         }
     )
+
+
+class PruneWorker:
+    """Chooses what goes from each cluster, one at a time.
+
+    Args:
+        sample_ids: (n,) of the candidates, in their order.
+        cap: how many may stay.
+
+    Attributes:
+        cluster: (n,) of each candidate.
+        sizes: (k,) candidates of each cluster that the model can read.
+        giving: the clusters that are to shrink, the largest first.
+        never_stay: the candidates that go without being looked at: for those that the model cannot read there is no
+            room.
+    """
+
+    def __init__(self, ctx: StageContext, sample_ids: pd.Series, cap: int) -> None:
+        sketch = ctx.input("sketch")
+        assignments = table_of(sample_ids, ctx.input("cluster") / "assignments.parquet", ["cluster"])
+        self._store = SketchStore(sketch, ctx.params.prune.features)
+        if len(self._store) != len(sample_ids):
+            problem = f"has {len(self._store)} rows for {len(sample_ids)} candidates"
+            raise StageInputError(sketch / "sketch.json", problem)
+        selected = pd.read_parquet(ctx.input("select") / "selected.parquet", columns=["sample_id"])["sample_id"]
+        self.cluster = assignments["cluster"].to_numpy(dtype=np.int64)
+        legible = readable(ctx, sample_ids)
+        unselected = ~sample_ids.isin(selected).to_numpy(dtype=bool)
+        by_id = np.empty(len(sample_ids), dtype=np.int64)
+        by_id[sample_ids.argsort().to_numpy()] = np.arange(len(sample_ids))
+        # The fixed order: selected this round first, then by id; cluster by cluster, at the end what cannot be read.
+        self._order = np.lexsort((by_id, unselected, self.cluster, ~legible))
+        self.sizes = np.bincount(self.cluster[legible])
+        self._starts = np.cumsum(self.sizes) - self.sizes
+        self._keep = cluster_budgets(self.sizes, cap)
+        giving = np.flatnonzero(self._keep < self.sizes)
+        self.giving: list[int] = giving[np.argsort(-self.sizes[giving], kind="stable")].tolist()
+        self.never_stay = self._order[max(cap, int(self.sizes.sum())) :]
+        self._memory = ctx.params.memory_mb * MB // max(1, min(cores(), len(giving)))
+
+    def __call__(self, number: int) -> Table:
+        """What goes from one cluster, by candidate: member, similarity, and duplicate_of, -1 where nobody stays."""
+        members = self._order[self._starts[number] : self._starts[number] + self.sizes[number]]
+        found = prune_redundant(SomeRows(self._store, members), int(self._keep[number]), self._memory)
+        like = np.where(found.duplicate_of < 0, -1, members[found.duplicate_of])
+        return {"member": members[found.positions], "similarity": found.similarity, "duplicate_of": like}
+
+
+def _on_a_node(ctx: StageContext, cap: int) -> PruneWorker:
+    return PruneWorker(ctx, candidates(ctx, ["sample_id"])["sample_id"], cap)

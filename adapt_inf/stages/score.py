@@ -12,14 +12,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
 from adapt_inf.data.manifest import candidates
 from adapt_inf.data.shards import SampleStore
 from adapt_inf.errors import StageInputError
+from adapt_inf.executors.parts import Advance, over_parts
 from adapt_inf.files import file_digest, read_array, remove_folder, write_array, write_parquet
 from adapt_inf.models.vlm import load_vlm
-from adapt_inf.parallel import SharedProgress, run_workers, worker_count
 from adapt_inf.selection.scores import available, compute, resolve, without_value
 from adapt_inf.sketching.grounding import WithoutImage
 from adapt_inf.sketching.signals import AnswerPass
@@ -71,6 +72,31 @@ def run(ctx: StageContext) -> dict[str, Any]:
     return report
 
 
+class WithoutImageWorker:
+    """Computes `nll_without_image` for parts of a round's candidates, a file each in the folder `out`."""
+
+    def __init__(self, ctx: StageContext, out: Path) -> None:
+        knobs = ctx.params.score
+        self._out = out
+        self._vlm = load_vlm(ctx.looking_model(), device="auto")
+        self._nll = WithoutImage(self._vlm, AnswerPass(self._vlm), knobs.without_image, knobs.batch_size)
+        self._store = SampleStore(candidates(ctx))
+        self._parts = spans(len(self._store), ctx.params.sketch.shard_samples)
+
+    @property
+    def device(self) -> torch.device:
+        return self._vlm.device
+
+    def __call__(self, part: int, advance: Advance) -> None:
+        samples = self._store.samples(*self._parts[part])
+        write_array(_part_file(self._out, part), self._nll(samples))
+        advance(len(samples))
+
+
+def _part_file(out: Path, part: int) -> Path:
+    return out / WITHOUT_IMAGE / f"part-{part:05d}.npy"
+
+
 def score_names(ctx: StageContext) -> list[str]:
     """`select.scores`, and the score that `select.strategy` names where it names one more."""
     names, strategy = list(ctx.params.select.scores), ctx.params.select.strategy
@@ -82,23 +108,8 @@ def score_names(ctx: StageContext) -> list[str]:
 def _without_image(ctx: StageContext, frame: pd.DataFrame, out: Path) -> tuple[NDArray[np.float64], int]:
     """(n,) nll without images, nan for text-only samples; and how many an earlier, killed run had finished."""
     parts = spans(len(frame), ctx.params.sketch.shard_samples)
-    files = [out / WITHOUT_IMAGE / f"part-{part:05d}.npy" for part in range(len(parts))]
+    files = [_part_file(out, part) for part in range(len(parts))]
     missing = [part for part, file in enumerate(files) if not file.exists()]
-    done = len(frame) - sum(parts[part][1] - parts[part][0] for part in missing)
-    if missing:
-        vlm = load_vlm(ctx.looking_model(), device="auto")
-        knobs = ctx.params.score
-        without_image = WithoutImage(vlm, AnswerPass(vlm), knobs.without_image, knobs.batch_size)
-        store = SampleStore(frame)
-        workers = worker_count(vlm.device, len(missing))
-
-        def work(rank: int) -> None:
-            for part in missing[rank::workers]:
-                samples = store.samples(*parts[part])
-                write_array(files[part], without_image(samples))
-                shown.update(len(samples))
-
-        with SharedProgress("score", len(frame), done) as shown:
-            run_workers(workers, work)
+    done = over_parts("score", ctx, out, WithoutImageWorker, parts, missing)
     values = np.concatenate([read_array(file) for file in files]) if files else np.empty(0)
     return values, done

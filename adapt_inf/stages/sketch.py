@@ -17,16 +17,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
 from adapt_inf.data.manifest import candidates
 from adapt_inf.data.samples import Sample
 from adapt_inf.data.shards import SampleStore
 from adapt_inf.errors import SampleError
-from adapt_inf.files import folder_digest, remove_folder, write_parquet
+from adapt_inf.executors.parts import Advance, over_parts
+from adapt_inf.files import folder_digest, read_json, remove_folder, write_json, write_parquet
 from adapt_inf.models.batches import Encoded, encode_readable, length_buckets, pad, token_lengths
 from adapt_inf.models.vlm import VLM, describe, load_reader, load_vlm
-from adapt_inf.parallel import SharedProgress, run_workers, worker_count
 from adapt_inf.project import BASE
 from adapt_inf.proxy import asks_proxy
 from adapt_inf.sketching.gradients import Sketcher
@@ -61,49 +62,75 @@ def run(ctx: StageContext) -> dict[str, Any]:
     """
     frame = candidates(ctx)
     knobs = ctx.params.sketch
-    hidden = "hidden" in (ctx.params.cluster.features, ctx.params.prune.features)
-    depends_on = [asdict(knobs), ctx.params.seed, ctx.params.memory_mb, hidden, *what_is_seen(ctx, frame)]
+    depends_on = [asdict(knobs), ctx.params.seed, ctx.params.memory_mb, asks_hidden(ctx), *what_is_seen(ctx, frame)]
     with ctx.output("sketch", depends_on) as out:
-        vlm = load_vlm(ctx.looking_model(), device="auto")
-        reader = load_reader(ctx.project.output(BASE, "model")) if asks_proxy(ctx.params) else None
-        sketcher = Sketcher(
-            vlm,
-            knobs.layers,
-            knobs.params,
-            knobs.dim,
-            ctx.params.seed,
-            hidden=hidden,
-            memory_mb=ctx.params.memory_mb,
-        )
-        store = SampleStore(frame)
         parts = spans(len(frame), knobs.shard_samples)
         missing = [part for part in range(len(parts)) if not part_path(out, part).exists()]
-        done = len(frame) - sum(parts[part][1] - parts[part][0] for part in missing)
-        workers = worker_count(vlm.device, len(missing))
-
-        def work(rank: int) -> None:
-            for part in missing[rank::workers]:
-                samples = store.samples(*parts[part])
-                result = sketch_samples(vlm, sketcher, samples, knobs.batch_size, shown.update, reader)
-                _write(out, part, result)
-
-        with SharedProgress("sketch", len(frame), done) as shown:
-            run_workers(workers, work)
+        done = over_parts("sketch", ctx, out, SketchWorker, parts, missing)
+        first = _about_part(out, 0)  # all parts say the same; none does where there is none, or they were just removed
+        about = read_json(first) if first.exists() else SketchWorker(ctx, out).about
         for name, empty in ((SIGNALS_FILE, _no_signals()), (FAULTS_FILE, _no_faults())):
             _join(out, name, len(parts), empty)
         faults = pd.read_parquet(out / FAULTS_FILE)["fault"]
-        about = sketcher.describe()
-        write_index(out, sketcher.dims, [stop - start for start, stop in parts], about)
+        write_index(out, about["dims"], [stop - start for start, stop in parts], about["sketch"])
+        remove_folder(first.parent)
     return {
         "samples": len(frame),
         "resumed": done,
         "unreadable": len(faults),
         "first_faults": faults.head(10).tolist(),
-        "model": {"name": knobs.model, **describe(vlm)},
-        "layers": about["layers"],
-        "params": about["params"],
-        **{name: about["plan"][name] for name in ("coordinates", "block_bytes", "places", "precision")},
+        "model": {"name": knobs.model, **about["model"]},
+        "layers": about["sketch"]["layers"],
+        "params": about["sketch"]["params"],
+        **{name: about["sketch"]["plan"][name] for name in ("coordinates", "block_bytes", "places", "precision")},
     }
+
+
+class SketchWorker:
+    """Sketches parts of a round's candidates into the folder `out`.
+
+    Attributes:
+        about: JSON-able: dims, sketch (layers, params, plan) and model, as the pass describes itself.
+    """
+
+    def __init__(self, ctx: StageContext, out: Path) -> None:
+        knobs = ctx.params.sketch
+        self._out = out
+        self._vlm = load_vlm(ctx.looking_model(), device="auto")
+        self._reader = load_reader(ctx.project.output(BASE, "model")) if asks_proxy(ctx.params) else None
+        self._sketcher = Sketcher(
+            self._vlm,
+            knobs.layers,
+            knobs.params,
+            knobs.dim,
+            ctx.params.seed,
+            hidden=asks_hidden(ctx),
+            memory_mb=ctx.params.memory_mb,
+        )
+        self._store = SampleStore(candidates(ctx))
+        self._parts = spans(len(self._store), knobs.shard_samples)
+        self._batch_size = knobs.batch_size
+        sketcher = self._sketcher
+        self.about: dict[str, Any] = {
+            "dims": sketcher.dims,
+            "sketch": sketcher.describe(),
+            "model": describe(self._vlm),
+        }
+
+    @property
+    def device(self) -> torch.device:
+        return self._vlm.device
+
+    def __call__(self, part: int, advance: Advance) -> None:
+        samples = self._store.samples(*self._parts[part])
+        result = sketch_samples(self._vlm, self._sketcher, samples, self._batch_size, advance, self._reader)
+        write_json(_about_part(self._out, part), self.about)
+        _write(self._out, part, result)
+
+
+def asks_hidden(ctx: StageContext) -> bool:
+    """Whether a later stage wants the hidden states, too."""
+    return "hidden" in (ctx.params.cluster.features, ctx.params.prune.features)
 
 
 def what_is_seen(ctx: StageContext, frame: pd.DataFrame) -> list[Any]:
@@ -179,6 +206,10 @@ def _write(out: Path, part: int, result: Pass) -> None:
     write_parquet(_table_part(out, FAULTS_FILE, part), result.faults)
     for kind in sorted(result.features, reverse=True):  # the sketches last: a part is whole when they are there
         write_part(out, part, result.features[kind], kind)
+
+
+def _about_part(out: Path, part: int) -> Path:
+    return out / "about" / f"part-{part:05d}.json"
 
 
 def _table_part(out: Path, name: str, part: int) -> Path:

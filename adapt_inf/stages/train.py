@@ -17,13 +17,15 @@ import pandas as pd
 from adapt_inf.data.manifest import candidates
 from adapt_inf.data.shards import SampleStore
 from adapt_inf.errors import StageInputError
-from adapt_inf.files import folder_digest, remove_folder, write_text
+from adapt_inf.files import folder_digest, read_json, remove_folder, write_json, write_text
 from adapt_inf.models.lora import with_adapter
 from adapt_inf.models.training import train
 from adapt_inf.models.vlm import load_vlm, save_adapter
+from adapt_inf.parallel import Team
 from adapt_inf.stages.context import StageContext
 
 LOG = "train_log.jsonl"
+FIGURES = "figures.json"  # how fast it went: while the stage runs
 CHECKPOINTS = ".checkpoints"
 
 
@@ -34,24 +36,44 @@ def run(ctx: StageContext) -> dict[str, Any]:
     rows = hashlib.sha256("\n".join(frame["sample_id"] + "\t" + frame["content_hash"]).encode()).hexdigest()
     parent = ctx.parent_input("model")
     with ctx.output("model", [asdict(knobs), seed, folder_digest(parent), rows]) as out:
-        checkpoints = out / CHECKPOINTS
-        checkpoints.mkdir(exist_ok=True)
-        vlm = with_adapter(load_vlm(parent, device="auto", trainable=True), knobs, seed)
-        trained = train(vlm, SampleStore(frame), knobs, seed, checkpoints)
-        save_adapter(vlm, out, home=ctx.project.output(ctx.round, "model"))
-        write_text(out / LOG, "".join(json.dumps(row) + "\n" for row in trained.log))
-        remove_folder(checkpoints)
-    log = trained.log
+        if (launcher := ctx.params.executor.launcher) is None:
+            tune(ctx, out)
+        else:
+            from adapt_inf.executors.launched import on_launched
+
+            for _ in on_launched(launcher, tune, ctx, out, None):
+                pass
+        log = [json.loads(row) for row in (out / LOG).read_text(encoding="utf-8").splitlines()]
+        figures = read_json(out / FIGURES)
+        (out / FIGURES).unlink()
+        remove_folder(out / CHECKPOINTS)
     last = log[-max(1, len(log) // 10) :]
     return {
         "samples": len(frame),
         "steps": len(log),
         "first_loss": log[0]["loss"],
         "last_loss": sum(row["loss"] for row in last) / len(last),  # of the last tenth
+        **figures,
+    }
+
+
+def tune(ctx: StageContext, out: Path, team: Team | None = None) -> None:
+    """Train, and write the adapter, the processor, LOG and FIGURES into `out`; all of a team call it, one writes."""
+    knobs, seed = ctx.params.train, ctx.params.seed
+    checkpoints = out / CHECKPOINTS
+    checkpoints.mkdir(exist_ok=True)
+    vlm = with_adapter(load_vlm(ctx.parent_input("model"), device="auto", trainable=True), knobs, seed)
+    trained = train(vlm, SampleStore(selected_rows(ctx)), knobs, seed, checkpoints, team)
+    if team is not None and team.rank:
+        return
+    save_adapter(vlm, out, home=ctx.project.output(ctx.round, "model"))
+    write_text(out / LOG, "".join(json.dumps(row) + "\n" for row in trained.log))
+    figures = {
         "trained_parameters": sum(p.numel() for p in vlm.model.parameters() if p.requires_grad),
         "samples_per_second": round(trained.samples / trained.seconds, 1),
         "tokens_per_second": round(trained.tokens / trained.seconds, 1),
     }
+    write_json(out / FIGURES, figures)
 
 
 def selected_rows(ctx: StageContext) -> pd.DataFrame:

@@ -1,0 +1,124 @@
+"""Work in the processes that a launcher begins, one a GPU: `torchrun ...` or `accelerate launch ...`.
+
+The launcher begins this module as often as it is told to; each process learns from RANK and WORLD_SIZE which one it is,
+does its share, and tells on its standard output, a line of JSON each, what it has done or why it could not. Everything
+ends with the process that began the launcher, however that ends.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from adapt_inf.config import load_params
+from adapt_inf.errors import AdaptInfError
+from adapt_inf.files import write_json
+from adapt_inf.parallel import Team
+from adapt_inf.processes import end_with_parent
+from adapt_inf.project import Project
+from adapt_inf.stages.context import StageContext
+
+_MARK = "\x1eadapt-inf "  # before what is told; other lines are the launcher's, and are handed on
+_JOB = "job.json"
+
+
+def on_launched(
+    launcher: str, share: Callable[..., Any], ctx: StageContext, out: Path, parts: list[int] | None
+) -> Iterator[int]:
+    """Have `launcher` begin processes that share a work; numbers of samples as they are done.
+
+    Args:
+        launcher: the words of a command; ours are added behind.
+        share: of a module. With `parts` a class of `parts.PartWorker`, made of (context, out), each process doing every
+            so many-th part; without, a function of (context, out, team).
+        ctx: of the stage.
+        out: where the processes write.
+        parts: the numbers of those to do.
+
+    Raises:
+        AdaptInfError: the launcher cannot be begun, or what a process raised, if it raised such a one.
+        ChildProcessError: a process was killed, or failed otherwise; it has printed why.
+    """
+    job = out / f".{_JOB}"
+    names = {"module": share.__module__, "function": share.__qualname__}
+    write_json(job, {**names, "root": str(ctx.project.root), "round": ctx.round, "out": str(out), "parts": parts})
+    words = [*shlex.split(launcher), "-m", __name__, str(job)]
+    parent = os.getpid()
+    try:
+        process = subprocess.Popen(
+            words, stdout=subprocess.PIPE, text=True, preexec_fn=lambda: end_with_parent(parent, signal.SIGTERM)
+        )
+    except (FileNotFoundError, PermissionError) as error:
+        raise AdaptInfError(
+            f"`executor.launcher` is `{launcher}`, and {words[0]} cannot be begun ({error.strerror}).",
+            "Set it to what begins processes here, such as `torchrun --nproc-per-node 8`.",
+        ) from error
+    faults: list[list[str]] = []
+    with process:
+        assert process.stdout is not None
+        try:
+            yield from _heard(process.stdout, faults)
+        except BaseException:
+            process.terminate()
+            raise
+    job.unlink(missing_ok=True)
+    if faults:
+        raise AdaptInfError(*faults[0])
+    if process.returncode:
+        raise ChildProcessError(f"{words[0]} left with {process.returncode}; what it printed stands above")
+
+
+def _heard(lines: IO[str], faults: list[list[str]]) -> Iterator[int]:
+    for line in lines:
+        if not line.startswith(_MARK):
+            print(line, end="", file=sys.stderr)
+            continue
+        told = json.loads(line.removeprefix(_MARK))
+        if isinstance(told, int):
+            yield told
+        else:
+            faults.append(told)
+
+
+def _tell(what: Any) -> None:
+    print(f"{_MARK}{json.dumps(what)}", flush=True)
+
+
+def main(job: str) -> int:
+    """Be one of the processes."""
+    launcher = os.getppid()
+    if not end_with_parent(launcher):
+        return 1
+    about = json.loads(Path(job).read_text(encoding="utf-8"))
+    team = Team(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    project = Project(Path(about["root"]))
+    try:
+        ctx = StageContext(project, about["round"], load_params(project.params_of(about["round"])))
+        share = getattr(importlib.import_module(about["module"]), about["function"])
+        out, parts = Path(about["out"]), about["parts"]
+        if parts is None:
+            share(ctx, out, team)
+        elif mine := parts[team.rank :: team.count]:
+            worker = share(ctx, out)
+            for part in mine:
+                worker(part, _tell)
+    except AdaptInfError as error:
+        _tell([error.message, error.mend])
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,276 @@
+"""Parts on a Ray cluster: Ray Data hands them to actors, each of which holds what it takes to do one.
+
+Ray places the actors, begins those anew that are killed and does their part again, and holds no more parts in flight
+than the actors can take. What comes back of a part is a small table or nothing: its files the actor writes itself, into
+the project's folder, which every node must see at the same place.
+
+With no address a Ray of this machine's own is begun, listening on loopback alone, and gone when the block ends, also
+where this process is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import psutil
+import pyarrow as pa
+
+from adapt_inf.config import Executor
+from adapt_inf.errors import AdaptInfError
+from adapt_inf.executors.parts import Table
+from adapt_inf.selection.blocks import limit_cores
+
+Work = Callable[[int], Table]
+
+TOKEN = "ADAPT_INF_RAY"
+"""In the environment of all that belongs to a Ray of this machine's own: by it what a kill left is found."""
+
+# A round that is computed with other versions of these is another round.
+DECIDING = ("adapt-inf", "torch", "transformers", "tokenizers", "peft", "numpy", "pandas", "pyarrow", "pillow")
+
+_ANSWER_SECONDS = 10.0  # that an address may take
+_OBJECTS = 256 << 20  # bytes that parts in flight may take: they are small
+_IN_FLIGHT = 2  # parts that an actor has before it: one is at hand when one is done
+_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # whatever its name says: 0 is a Ray of one machine, on loopback
+
+
+def on_ray(executor: Executor, make: Callable[[], Work], parts: Sequence[int]) -> Iterator[tuple[int, Table]]:
+    """Do every part on the actors of a cluster; (part, its table) as they come, in any order.
+
+    Args:
+        executor: where the cluster is, and what an actor takes of it.
+        make: called in each actor; must pickle, and hold little: the actor reads the rest from the project.
+        parts: their numbers.
+
+    Raises:
+        AdaptInfError: no Ray here, none at the address, no room for one actor, other versions on a node, files that a
+            node does not see, or what a worker raised, if it raised such a one.
+        OSError: what a worker met of that kind, as a full disk.
+        ChildProcessError: Ray gave up on an actor or a node that was lost.
+        RuntimeError: a worker failed otherwise, with its traceback.
+    """
+    with connected(executor) as ray:
+        from ray import data
+
+        count = _actors(executor, ray.cluster_resources())
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        context = data.DataContext.get_current()
+        context.enable_progress_bars = False
+        dataset = data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts)).map_batches(
+            _actor(make, versions()),
+            batch_size=1,
+            batch_format="numpy",
+            compute=data.ActorPoolStrategy(
+                min_size=1, max_size=min(count, len(parts)), max_tasks_in_flight_per_actor=_IN_FLIGHT
+            ),
+            num_cpus=1,
+            num_gpus=executor.gpus_per_worker,
+        )
+        try:
+            # Without looking ahead: else a part shows when the next is there.
+            for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                for row in batch.to_pylist():
+                    if row["fault"]:
+                        raise _fault(**json.loads(row["fault"]))
+                    yield row["part"], _unpacked(row["table"])
+        except ray.exceptions.RayError as error:
+            raise ChildProcessError(f"Ray gave up: {error}") from error
+
+
+def _fault(kind: str, told: list[Any]) -> Exception:
+    """What an actor has told, as the error that it would have been here."""
+    return {"mend": AdaptInfError, "system": OSError, "other": RuntimeError}[kind](*told)
+
+
+def _actor(make: Callable[[], Work], expected: Mapping[str, str]) -> type:
+    """The class of which Ray makes actors. It has no arguments: Ray would have to keep them to begin one anew."""
+
+    class Parts:
+        def __init__(self) -> None:
+            self._fault, self._work = "", None
+            limit_cores(1)  # as many as Ray counts for an actor; the others have actors of their own
+            with self._told():
+                check_versions(expected)
+                self._work = make()
+
+        def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+            part, table = int(batch["part"][0]), Table()
+            if self._work is not None:
+                with self._told():
+                    table = self._work(part)
+            return {"part": [part], "fault": [self._fault], "table": [_packed(table)]}
+
+        @contextlib.contextmanager
+        def _told(self) -> Iterator[None]:
+            """A fault becomes a row: Ray would begin the actor anew, only to meet it again."""
+            try:
+                yield
+            except AdaptInfError as error:
+                self._tell("mend", error.message, error.mend)
+            except FileNotFoundError as error:
+                mend = "The project's folder must be on a file system that every node has at the same place."
+                self._tell("mend", f"Ray's node {_node()} does not see {error.filename}.", mend)
+            except OSError as error:
+                self._tell("system", error.errno, f"{error.strerror} (Ray's node {_node()})", error.filename)
+            except Exception:
+                self._tell("other", f"Ray's node {_node()}:\n{traceback.format_exc()}")
+
+        def _tell(self, kind: str, *told: Any) -> None:
+            self._fault = json.dumps({"kind": kind, "told": told})
+
+    return Parts
+
+
+def versions() -> dict[str, str]:
+    """What a result depends on, by name."""
+    found = {"python": platform.python_version()}
+    for name in DECIDING:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def check_versions(expected: Mapping[str, str]) -> None:
+    """Refuse to work here with other versions than those of the machine that asks.
+
+    Raises:
+        AdaptInfError: naming this node and what differs.
+    """
+    here = versions()
+    other = [
+        f"{name} {here.get(name, 'missing')} (here {expected.get(name, 'missing')})"
+        for name in sorted({*here, *expected})
+        if here.get(name) != expected.get(name)
+    ]
+    if other:
+        raise AdaptInfError(
+            f"Ray's node {_node()} has other versions than this machine: {', '.join(other)}.",
+            "Results would depend on who computed them: install the same on every node (constraints.txt).",
+        )
+
+
+def _node() -> str:
+    import ray.util
+
+    return str(ray.util.get_node_ip_address())
+
+
+def _packed(table: Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    arrow = pa.table(table)
+    with pa.ipc.new_stream(sink, arrow.schema) as stream:
+        stream.write_table(arrow)
+    return sink.getvalue().to_pybytes()
+
+
+def _unpacked(packed: bytes) -> Table:
+    table = pa.ipc.open_stream(packed).read_all()
+    return {name: table[name].to_numpy() for name in table.column_names}
+
+
+def _actors(executor: Executor, there: Mapping[str, float]) -> int:
+    """How many actors the cluster has room for, or as many as were asked for, if fewer."""
+    room = int(there.get("CPU", 0))
+    if executor.gpus_per_worker:
+        room = min(room, int(there.get("GPU", 0) / executor.gpus_per_worker))
+    if room == 0:
+        has = ", ".join(f"{there.get(kind, 0):g} {kind}" for kind in ("CPU", "GPU"))
+        raise AdaptInfError(
+            f"The Ray cluster has no room for one worker of 1 CPU and {executor.gpus_per_worker:g} GPU: it has {has}.",
+            "Set `executor.gpus_per_worker` in params.yaml to what a node has, or add nodes.",
+        )
+    return min(room, executor.workers or room)
+
+
+@contextlib.contextmanager
+def connected(executor: Executor) -> Iterator[Any]:
+    """The `ray` module, connected to the cluster that `executor` names, or to one of this machine's own."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if executor.address is None or re.match(r"(ray://)?(localhost|127\.)", executor.address):
+        os.environ[_LOOPBACK] = "0"  # Ray reads it as it is imported
+    try:
+        import ray
+    except ImportError:
+        raise AdaptInfError(
+            "params.yaml: `executor.kind` is ray, and Ray is not installed here.", "pip install 'adapt-inf[ray]'"
+        ) from None
+    with _own(ray) if executor.address is None else _at(ray, executor.address):
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def _at(ray: Any, address: str) -> Iterator[None]:
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")  # else a wrong token is tried for ten minutes
+    try:
+        socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise AdaptInfError(
+            f"No Ray cluster answers at {address} ({str(error).splitlines()[0]}).",
+            "Set `executor.address` in params.yaml to host:port of its head, and RAY_AUTH_MODE and RAY_AUTH_TOKEN in "
+            "the environment as they are there; or set the address to null for a Ray of this machine's own.",
+        ) from error
+    yield
+
+
+@contextlib.contextmanager
+def _own(ray: Any) -> Iterator[None]:
+    folder = tempfile.mkdtemp(prefix="adapt-inf-ray-", dir="/tmp")  # sockets need a short path
+    os.environ[TOKEN] = token = secrets.token_hex(8)
+    command = [sys.executable, "-P", "-m", "adapt_inf.executors.ray", folder]
+    cleaner = subprocess.Popen(command, stdin=subprocess.PIPE)  # ends when this process does, and then cleans up
+    try:
+        ray.init(
+            address="local",
+            num_cpus=len(os.sched_getaffinity(0)),
+            include_dashboard=False,
+            object_store_memory=_OBJECTS,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _temp_dir=folder,
+        )
+        yield
+    finally:
+        cleaner.communicate(token.encode())
+        del os.environ[TOKEN]
+
+
+def clean_up(folder: str, token: str) -> None:
+    """Kill what is left of a Ray of this machine's own, and remove its folder."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.pid not in (os.getpid(), os.getppid()) and process.environ().get(TOKEN) == token:
+                process.kill()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def main() -> None:
+    """Wait until whoever began this process ends, however it ends; then clean up after it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    sys.stdin.read()
+    clean_up(sys.argv[1], os.environ[TOKEN])
+
+
+if __name__ == "__main__":
+    main()

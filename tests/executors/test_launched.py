@@ -1,0 +1,96 @@
+"""Stages in the processes that a launcher begins: the same files, whoever of them is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from machine import Machine, copy_project
+from serving import until
+
+from adapt_inf.config import Params, set_values
+from adapt_inf.errors import AdaptInfError
+from adapt_inf.executors.launched import on_launched
+from adapt_inf.files import folder_digest
+from adapt_inf.project import Project
+from adapt_inf.stages.context import StageContext
+
+LAUNCHER = f"{Path(sys.executable).with_name('torchrun')} --nproc-per-node 2"
+
+
+@pytest.fixture
+def project(two_rounds: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A round whose sketch, score and train are to be made again, by two processes."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    project = copy_project(two_rounds, tmp_path / "launched")
+    params = project.params_of("r001")
+    params.write_text(set_values(params.read_text(), {"executor.launcher": LAUNCHER}))
+    return project
+
+
+def launched(project: Project) -> list[psutil.Process]:
+    """The processes that do the work, without their launcher."""
+    found = []
+    for each in psutil.process_iter(["cmdline"]):
+        words = each.info["cmdline"] or []
+        if "adapt_inf.executors.launched" in words and "torchrun" not in " ".join(words):
+            found.append(each)
+    return [each for each in found if str(project.root) in " ".join(each.info["cmdline"])]
+
+
+def losses(project: Project) -> list[float]:
+    log = project.output("r001", "model") / "train_log.jsonl"
+    return [json.loads(line)["loss"] for line in log.read_text().splitlines()]
+
+
+def test_two_processes_come_to_the_same(project: Project, two_rounds: Project, machine: Machine) -> None:
+    for stage in ("sketch", "score"):
+        shutil.rmtree(project.output("r001", stage))
+        machine.run("adapt-inf", "stage", stage, "r001", cwd=project.root)
+        assert folder_digest(project.output("r001", stage)) == folder_digest(two_rounds.output("r001", stage))
+    shutil.rmtree(project.output("r001", "model"))
+    machine.run("adapt-inf", "stage", "train", "r001", cwd=project.root)
+    assert losses(project) == pytest.approx(losses(two_rounds), rel=1e-3)
+    made, expected = ({path.name for path in each.output("r001", "model").iterdir()} for each in (project, two_rounds))
+    assert made == expected
+
+
+def test_killed_it_leaves_nobody_and_goes_on(project: Project, two_rounds: Project, machine: Machine) -> None:
+    shutil.rmtree(project.output("r001", "sketch"))
+    command = ["adapt-inf", "stage", "sketch", "r001"]
+    parts = lambda: list(project.work("r001").glob("sketch-*/sketches/part-*.npy"))  # noqa: E731
+    stage = subprocess.Popen(command, cwd=project.root, env=machine.environment(), stderr=subprocess.DEVNULL)
+    until(lambda: parts() or stage.poll() is not None, "the first part is there")
+    stage.send_signal(signal.SIGKILL)
+    stage.wait()
+    until(lambda: launched(project) == [], "those that it began end with it")
+
+    stage = subprocess.Popen(command, cwd=project.root, env=machine.environment(), stderr=subprocess.DEVNULL)
+    until(lambda: launched(project) or stage.poll() is not None, "there is one to kill")
+    for each in launched(project)[:1]:
+        each.kill()
+        assert stage.wait() == os.EX_TEMPFAIL  # another attempt may come out better
+    machine.run(*command, cwd=project.root)
+    assert folder_digest(project.output("r001", "sketch")) == folder_digest(two_rounds.output("r001", "sketch"))
+
+
+def refuse(ctx: StageContext, out: Path, team: object) -> None:
+    raise AdaptInfError("model m: no.", "Mend it.")
+
+
+def test_what_a_process_says_is_said_here(tmp_path: Path, two_rounds: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(
+        "PYTHONPATH", f"{Path(__file__).parent}:{Path(__file__).parent.parent}:{os.environ['PYTHONPATH']}"
+    )
+    ctx = StageContext(two_rounds, "r001", Params())
+    with pytest.raises(AdaptInfError, match=r"model m: no\.\n  Mend it\."):
+        list(on_launched(LAUNCHER, refuse, ctx, tmp_path, None))
+    with pytest.raises(AdaptInfError, match=r"`executor\.launcher` is `no-such --x`[\s\S]*torchrun"):
+        list(on_launched("no-such --x", refuse, ctx, tmp_path, None))
