@@ -95,6 +95,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     slow = (
         "tests/faults/",
         "tests/flows/",
+        "tests/executors/",
         "tests/comparison/test_compare",
         "tests/test_sharing",
         "tests/test_room",
