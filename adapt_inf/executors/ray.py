@@ -259,9 +259,16 @@ def clean_up(folder: str, token: str) -> None:
     """Kill what is left of a Ray of this machine's own, and remove its folder."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.pid not in (os.getpid(), os.getppid()) and process.environ().get(TOKEN) == token:
+            if process.pid not in (os.getpid(), os.getppid()) and _belongs(process, folder, token):
                 process.kill()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _belongs(process: psutil.Process, folder: str, token: str) -> bool:
+    """Some of Ray's processes write their name over their environment; all of those keep a log in its folder."""
+    return process.environ().get(TOKEN) == token or any(
+        file.path.startswith(f"{folder}/") for file in process.open_files()
+    )
 
 
 def main() -> None:
