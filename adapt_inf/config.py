@@ -32,6 +32,13 @@ class Executor:
     gpus_per_worker: int | float = Field(default=0, ge=0)
     launcher: str | None = Field(default=None, min_length=1)
 
+    @field_validator("gpus_per_worker")
+    @classmethod
+    def _whole_above_one(cls, value: int | float) -> int | float:
+        if value > 1 and value != int(value):
+            raise PydanticCustomError("gpus", "Input should be a whole number of GPUs, or a part of one below 1")
+        return value
+
 
 @dataclass(frozen=True, config=_STRICT)
 class Ingest:

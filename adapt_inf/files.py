@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -57,10 +58,19 @@ def is_full(error: BaseException | None) -> bool:
     return False
 
 
+_own_mark = ""
+
+
+def write_beside_others() -> None:
+    """From now on give temporary files names of this process's own: another may be at the same file."""
+    global _own_mark
+    _own_mark = f".{socket.gethostname()}-{os.getpid()}"
+
+
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file beside `path`, then put it in place in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
+    beside = path.with_name(f".{path.name}{_own_mark}.part")
     try:
         write(beside)
         with open(beside, "rb") as file:

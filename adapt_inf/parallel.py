@@ -179,8 +179,9 @@ class MeetingPlace:
         self._folder = tempfile.TemporaryDirectory(prefix="adapt-inf-")
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if dist.is_initialized():
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # One of a team that fails leaves the others waiting until it has told why: its end breaks their connection.
+        if dist.is_initialized() and (self._team is None or kind is None):
             dist.destroy_process_group()
         self._folder.cleanup()
 

@@ -22,14 +22,16 @@ import torch
 
 from adapt_inf.config import load_params
 from adapt_inf.errors import AdaptInfError
-from adapt_inf.files import write_json
+from adapt_inf.executors.faults import error_of, fault_of
+from adapt_inf.files import write_beside_others, write_json
 from adapt_inf.parallel import Team
 from adapt_inf.processes import end_with_parent
 from adapt_inf.project import Project
 from adapt_inf.stages.context import StageContext
 
 _MARK = "\x1eadapt-inf "  # before what is told; other lines are the launcher's, and are handed on
-_JOB = "job.json"
+_JOB = ".job.part"  # the stage's output is cleared of such names
+_NO_COMMAND = (2, 126, 127)  # a launcher that does not know an option, or the shell's word that there is none
 
 
 def on_launched(
@@ -47,9 +49,11 @@ def on_launched(
 
     Raises:
         AdaptInfError: the launcher cannot be begun, or what a process raised, if it raised such a one.
-        ChildProcessError: a process was killed, or failed otherwise; it has printed why.
+        OSError: what a process met of that kind, as a full disk.
+        ChildProcessError: a process was killed.
+        RuntimeError: a process failed otherwise, with its traceback.
     """
-    job = out / f".{_JOB}"
+    job = out / _JOB
     names = {"module": share.__module__, "function": share.__qualname__}
     write_json(job, {**names, "root": str(ctx.project.root), "round": ctx.round, "out": str(out), "parts": parts})
     words = [*shlex.split(launcher), "-m", __name__, str(job)]
@@ -63,27 +67,34 @@ def on_launched(
             f"`executor.launcher` is `{launcher}`, and {words[0]} cannot be begun ({error.strerror}).",
             "Set it to what begins processes here, such as `torchrun --nproc-per-node 8`.",
         ) from error
-    faults: list[list[str]] = []
+    faults: list[dict[str, Any]] = []
     with process:
         assert process.stdout is not None
         try:
             yield from _heard(process.stdout, faults)
         except BaseException:
             process.terminate()
+            process.wait()  # it ends those that it began first
             raise
     job.unlink(missing_ok=True)
-    if faults:
-        raise AdaptInfError(*faults[0])
+    if faults:  # what can be mended before what came of it in other processes
+        raise error_of(min(faults, key=lambda fault: fault["kind"] == "other"))
+    if process.returncode in _NO_COMMAND:
+        raise AdaptInfError(
+            f"`executor.launcher` is `{launcher}`, which left with {process.returncode}.",
+            "What it printed stands above.",
+        )
     if process.returncode:
         raise ChildProcessError(f"{words[0]} left with {process.returncode}; what it printed stands above")
 
 
-def _heard(lines: IO[str], faults: list[list[str]]) -> Iterator[int]:
+def _heard(lines: IO[str], faults: list[dict[str, Any]]) -> Iterator[int]:
     for line in lines:
-        if not line.startswith(_MARK):
-            print(line, end="", file=sys.stderr)
+        before, mark, text = line.partition(_MARK)  # a launcher may put a label before each line
+        if not mark:
+            print(before, end="", file=sys.stderr)
             continue
-        told = json.loads(line.removeprefix(_MARK))
+        told = json.loads(text)
         if isinstance(told, int):
             yield told
         else:
@@ -99,10 +110,14 @@ def main(job: str) -> int:
     launcher = os.getppid()
     if not end_with_parent(launcher):
         return 1
+    _tell(0)  # fails where the stage has ended while this process imported
+    write_beside_others()
     about = json.loads(Path(job).read_text(encoding="utf-8"))
     team = Team(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    elif team.count > 1:
+        torch.set_num_threads(1)  # see adapt_inf.parallel
     project = Project(Path(about["root"]))
     try:
         ctx = StageContext(project, about["round"], load_params(project.params_of(about["round"])))
@@ -114,8 +129,8 @@ def main(job: str) -> int:
             worker = share(ctx, out)
             for part in mine:
                 worker(part, _tell)
-    except AdaptInfError as error:
-        _tell([error.message, error.mend])
+    except Exception as error:
+        _tell(fault_of(error, f"Process {team.rank} of {team.count}"))
         return 1
     return 0
 

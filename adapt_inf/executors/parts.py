@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from adapt_inf.config import Executor
+from adapt_inf.models.vlm import pick_device
 from adapt_inf.parallel import SharedProgress, run_workers, worker_count
 from adapt_inf.progress import progress
 from adapt_inf.stages.context import StageContext
@@ -19,6 +21,13 @@ Table = dict[str, NDArray[Any]]
 """What comes back of a part: columns of one length, or none."""
 
 Advance = Callable[[int], object]
+
+
+def device_kind(executor: Executor) -> str:
+    """What does the work, `cuda` or `cpu`. Their precision differs: what one began the other must not go on with."""
+    if executor.kind == "ray":
+        return "cuda" if executor.gpus_per_worker else "cpu"
+    return pick_device().type
 
 
 class PartWorker(Protocol):

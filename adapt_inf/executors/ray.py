@@ -24,16 +24,18 @@ import socket
 import subprocess
 import sys
 import tempfile
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import psutil
 import pyarrow as pa
+import torch
 
 from adapt_inf.config import Executor
 from adapt_inf.errors import AdaptInfError
+from adapt_inf.executors.faults import error_of, fault_of
 from adapt_inf.executors.parts import Table
+from adapt_inf.files import write_beside_others
 from adapt_inf.selection.blocks import limit_cores
 
 Work = Callable[[int], Table]
@@ -44,8 +46,11 @@ TOKEN = "ADAPT_INF_RAY"
 # A round that is computed with other versions of these is another round.
 DECIDING = ("adapt-inf", "torch", "transformers", "tokenizers", "peft", "numpy", "pandas", "pyarrow", "pillow")
 
+_REASON = 400  # characters of what Ray says
 _ANSWER_SECONDS = 10.0  # that an address may take
 _OBJECTS = 256 << 20  # bytes that parts in flight may take: they are small
+_ATTEMPTS = 3  # at an actor, and at a part: one that kills whoever does it must not be tried for ever
+_WHERE = "in rounds/<round>/params.yaml, and in params.yaml for the rounds after"
 _IN_FLIGHT = 2  # parts that an actor has before it: one is at hand when one is done
 _LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # whatever its name says: 0 is a Ray of one machine, on loopback
 
@@ -68,12 +73,13 @@ def on_ray(executor: Executor, make: Callable[[], Work], parts: Sequence[int]) -
     with connected(executor) as ray:
         from ray import data
 
-        count = _actors(executor, ray.cluster_resources())
+        count = _actors(executor, [node["Resources"] for node in ray.nodes() if node["Alive"]])
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         context = data.DataContext.get_current()
         context.enable_progress_bars = False
+        context.max_consecutive_actor_init_deaths = _ATTEMPTS
         dataset = data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts)).map_batches(
-            _actor(make, versions()),
+            _actor(make, versions(), bool(executor.gpus_per_worker)),
             batch_size=1,
             batch_format="numpy",
             compute=data.ActorPoolStrategy(
@@ -81,30 +87,33 @@ def on_ray(executor: Executor, make: Callable[[], Work], parts: Sequence[int]) -
             ),
             num_cpus=1,
             num_gpus=executor.gpus_per_worker,
+            max_restarts=_ATTEMPTS,
+            max_task_retries=_ATTEMPTS,
         )
         try:
             # Without looking ahead: else a part shows when the next is there.
             for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
                 for row in batch.to_pylist():
                     if row["fault"]:
-                        raise _fault(**json.loads(row["fault"]))
+                        raise error_of(json.loads(row["fault"]))
                     yield row["part"], _unpacked(row["table"])
+        except ray.exceptions.RayTaskError:  # a RuntimeError: the actor could not even take the part up
+            raise
         except ray.exceptions.RayError as error:
             raise ChildProcessError(f"Ray gave up: {error}") from error
 
 
-def _fault(kind: str, told: list[Any]) -> Exception:
-    """What an actor has told, as the error that it would have been here."""
-    return {"mend": AdaptInfError, "system": OSError, "other": RuntimeError}[kind](*told)
-
-
-def _actor(make: Callable[[], Work], expected: Mapping[str, str]) -> type:
+def _actor(make: Callable[[], Work], expected: Mapping[str, str], gpu: bool = False) -> type:
     """The class of which Ray makes actors. It has no arguments: Ray would have to keep them to begin one anew."""
 
     class Parts:
         def __init__(self) -> None:
             self._fault, self._work = "", None
+            if not gpu:  # where an actor asks for none, Ray hides none
+                os.environ["CUDA_VISIBLE_DEVICES"] = ""
             limit_cores(1)  # as many as Ray counts for an actor; the others have actors of their own
+            torch.set_num_threads(1)
+            write_beside_others()  # as one that Ray holds for lost may still do
             with self._told():
                 check_versions(expected)
                 self._work = make()
@@ -121,18 +130,8 @@ def _actor(make: Callable[[], Work], expected: Mapping[str, str]) -> type:
             """A fault becomes a row: Ray would begin the actor anew, only to meet it again."""
             try:
                 yield
-            except AdaptInfError as error:
-                self._tell("mend", error.message, error.mend)
-            except FileNotFoundError as error:
-                mend = "The project's folder must be on a file system that every node has at the same place."
-                self._tell("mend", f"Ray's node {_node()} does not see {error.filename}.", mend)
-            except OSError as error:
-                self._tell("system", error.errno, f"{error.strerror} (Ray's node {_node()})", error.filename)
-            except Exception:
-                self._tell("other", f"Ray's node {_node()}:\n{traceback.format_exc()}")
-
-        def _tell(self, kind: str, *told: Any) -> None:
-            self._fault = json.dumps({"kind": kind, "told": told})
+            except Exception as error:
+                self._fault = json.dumps(fault_of(error, f"Ray's node {_node()}"))
 
     return Parts
 
@@ -184,16 +183,18 @@ def _unpacked(packed: bytes) -> Table:
     return {name: table[name].to_numpy() for name in table.column_names}
 
 
-def _actors(executor: Executor, there: Mapping[str, float]) -> int:
-    """How many actors the cluster has room for, or as many as were asked for, if fewer."""
-    room = int(there.get("CPU", 0))
-    if executor.gpus_per_worker:
-        room = min(room, int(there.get("GPU", 0) / executor.gpus_per_worker))
+def _actors(executor: Executor, nodes: Sequence[Mapping[str, float]]) -> int:
+    """How many actors the nodes have room for, or as many as were asked for, if fewer."""
+    gpus = executor.gpus_per_worker
+    room = sum(
+        min(int(node.get("CPU", 0)), int(node.get("GPU", 0) / gpus)) if gpus else int(node.get("CPU", 0))
+        for node in nodes
+    )
     if room == 0:
-        has = ", ".join(f"{there.get(kind, 0):g} {kind}" for kind in ("CPU", "GPU"))
+        has = "; ".join(", ".join(f"{node.get(kind, 0):g} {kind}" for kind in ("CPU", "GPU")) for node in nodes)
         raise AdaptInfError(
-            f"The Ray cluster has no room for one worker of 1 CPU and {executor.gpus_per_worker:g} GPU: it has {has}.",
-            "Set `executor.gpus_per_worker` in params.yaml to what a node has, or add nodes.",
+            f"No node of the Ray cluster has room for a worker of 1 CPU and {gpus:g} GPU: they have {has}.",
+            f"Set `executor.gpus_per_worker` to what a node has, {_WHERE}, or add nodes.",
         )
     return min(room, executor.workers or room)
 
@@ -223,14 +224,26 @@ def _at(ray: Any, address: str) -> Iterator[None]:
     os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")  # else a wrong token is tried for ten minutes
     try:
         socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, ValueError, RuntimeError) as error:
+        with _own_handler():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        reason = " ".join(str(error).split())[:_REASON] or type(error).__name__
         raise AdaptInfError(
-            f"No Ray cluster answers at {address} ({str(error).splitlines()[0]}).",
-            "Set `executor.address` in params.yaml to host:port of its head, and RAY_AUTH_MODE and RAY_AUTH_TOKEN in "
-            "the environment as they are there; or set the address to null for a Ray of this machine's own.",
+            f"The Ray cluster at {address} cannot be used: {reason}.",
+            f"Set `executor.address` to host:port of its head, {_WHERE}, or to null for a Ray of this machine's own. "
+            "This machine must be a node of it (`ray start`), with RAY_AUTH_MODE and RAY_AUTH_TOKEN as they are there.",
         ) from error
     yield
+
+
+@contextlib.contextmanager
+def _own_handler() -> Iterator[None]:
+    """Keep what this process does when it is told to stop: Ray puts something else in its place."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager
@@ -238,17 +251,19 @@ def _own(ray: Any) -> Iterator[None]:
     folder = tempfile.mkdtemp(prefix="adapt-inf-ray-", dir="/tmp")  # sockets need a short path
     os.environ[TOKEN] = token = secrets.token_hex(8)
     command = [sys.executable, "-P", "-m", "adapt_inf.executors.ray", folder]
-    cleaner = subprocess.Popen(command, stdin=subprocess.PIPE)  # ends when this process does, and then cleans up
+    # Ends when this process does, and then cleans up; neither Ctrl-C nor whoever kills the stage's children reaches it.
+    cleaner = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
     try:
-        ray.init(
-            address="local",
-            num_cpus=len(os.sched_getaffinity(0)),
-            include_dashboard=False,
-            object_store_memory=_OBJECTS,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _temp_dir=folder,
-        )
+        with _own_handler():
+            ray.init(
+                address="local",
+                num_cpus=len(os.sched_getaffinity(0)),
+                include_dashboard=False,
+                object_store_memory=_OBJECTS,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _temp_dir=folder,
+            )
         yield
     finally:
         cleaner.communicate(token.encode())

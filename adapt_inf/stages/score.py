@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from adapt_inf.data.manifest import candidates
 from adapt_inf.data.shards import SampleStore
 from adapt_inf.errors import StageInputError
-from adapt_inf.executors.parts import Advance, over_parts
+from adapt_inf.executors.parts import Advance, device_kind, over_parts
 from adapt_inf.files import file_digest, read_array, remove_folder, write_array, write_parquet
 from adapt_inf.models.vlm import load_vlm
 from adapt_inf.selection.scores import available, compute, resolve, without_value
@@ -51,6 +51,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
         raise StageInputError(sketch / "signals.parquet", "its samples are not the round's candidates")
     signals = {name: table[name].to_numpy(dtype=np.float64) for name in SIGNALS}
     depends_on = [
+        device_kind(ctx.params.executor),
         asdict(ctx.params.score),
         [score.name for score in scores],
         ctx.params.seed,

@@ -24,7 +24,7 @@ from adapt_inf.data.manifest import candidates
 from adapt_inf.data.samples import Sample
 from adapt_inf.data.shards import SampleStore
 from adapt_inf.errors import SampleError
-from adapt_inf.executors.parts import Advance, over_parts
+from adapt_inf.executors.parts import Advance, device_kind, over_parts
 from adapt_inf.files import folder_digest, read_json, remove_folder, write_json, write_parquet
 from adapt_inf.models.batches import Encoded, encode_readable, length_buckets, pad, token_lengths
 from adapt_inf.models.vlm import VLM, describe, load_reader, load_vlm
@@ -62,18 +62,20 @@ def run(ctx: StageContext) -> dict[str, Any]:
     """
     frame = candidates(ctx)
     knobs = ctx.params.sketch
-    depends_on = [asdict(knobs), ctx.params.seed, ctx.params.memory_mb, asks_hidden(ctx), *what_is_seen(ctx, frame)]
-    with ctx.output("sketch", depends_on) as out:
+    how = [device_kind(ctx.params.executor), asdict(knobs), ctx.params.seed, ctx.params.memory_mb, asks_hidden(ctx)]
+    with ctx.output("sketch", [*how, *what_is_seen(ctx, frame)]) as out:
         parts = spans(len(frame), knobs.shard_samples)
         missing = [part for part in range(len(parts)) if not part_path(out, part).exists()]
         done = over_parts("sketch", ctx, out, SketchWorker, parts, missing)
-        first = _about_part(out, 0)  # all parts say the same; none does where there is none, or they were just removed
+        first = _about_part(
+            out, 0
+        )  # all say the same; it is not there where no part was, or only the last step is left
         about = read_json(first) if first.exists() else SketchWorker(ctx, out).about
         for name, empty in ((SIGNALS_FILE, _no_signals()), (FAULTS_FILE, _no_faults())):
             _join(out, name, len(parts), empty)
         faults = pd.read_parquet(out / FAULTS_FILE)["fault"]
-        write_index(out, about["dims"], [stop - start for start, stop in parts], about["sketch"])
-        remove_folder(first.parent)
+        if not (out / "sketch.json").exists():  # else all was done but the last step, and says how
+            write_index(out, about["dims"], [stop - start for start, stop in parts], about["sketch"])
     return {
         "samples": len(frame),
         "resumed": done,
@@ -209,7 +211,7 @@ def _write(out: Path, part: int, result: Pass) -> None:
 
 
 def _about_part(out: Path, part: int) -> Path:
-    return out / "about" / f"part-{part:05d}.json"
+    return out / ".about.part" / f"part-{part:05d}.json"  # the output is cleared of such names
 
 
 def _table_part(out: Path, name: str, part: int) -> Path:

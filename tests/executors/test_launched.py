@@ -91,5 +91,7 @@ def test_what_a_process_says_is_said_here(tmp_path: Path, two_rounds: Project, m
     ctx = StageContext(two_rounds, "r001", Params())
     with pytest.raises(AdaptInfError, match=r"model m: no\.\n  Mend it\."):
         list(on_launched(LAUNCHER, refuse, ctx, tmp_path, None))
+    with pytest.raises(AdaptInfError, match=r"--no-such-option`, which left with 2"):
+        list(on_launched(f"{LAUNCHER} --no-such-option", refuse, ctx, tmp_path, None))
     with pytest.raises(AdaptInfError, match=r"`executor\.launcher` is `no-such --x`[\s\S]*torchrun"):
         list(on_launched("no-such --x", refuse, ctx, tmp_path, None))

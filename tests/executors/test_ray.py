@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -16,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
@@ -27,6 +24,7 @@ from serving import until
 from adapt_inf.config import Executor, set_values
 from adapt_inf.errors import AdaptInfError
 from adapt_inf.executors import ray as ray_executor
+from adapt_inf.executors.faults import error_of
 from adapt_inf.executors.parts import Table
 from adapt_inf.executors.ray import TOKEN, on_ray
 from adapt_inf.files import folder_digest
@@ -142,6 +140,20 @@ def test_every_part_comes_once_also_where_their_tables_overfill_the_object_store
     assert sorted(parts) == list(range(PARTS))
 
 
+def test_a_part_that_kills_whoever_does_it_is_given_up(cluster: Executor) -> None:
+    def deadly() -> Callable[[int], Table]:
+        def work(part: int) -> Table:
+            os.kill(os.getpid(), signal.SIGKILL)
+            return {}
+
+        return work
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(ChildProcessError, match="Ray gave up"):
+        list(on_ray(cluster, deadly, range(1)))
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_a_node_with_other_versions_is_refused(cluster: Executor, monkeypatch: pytest.MonkeyPatch) -> None:
     found = ray_executor.versions() | {"torch": "1.0"}
     monkeypatch.setattr(ray_executor, "versions", lambda: found)
@@ -150,51 +162,46 @@ def test_a_node_with_other_versions_is_refused(cluster: Executor, monkeypatch: p
         list(on_ray(cluster, squares(), range(2)))
 
 
-@pytest.fixture
-def fault_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Callable[[int], Table]]], Exception]:
-    """What comes of a worker's fault, by an actor in this process."""
-    monkeypatch.setattr(ray_executor, "limit_cores", lambda _: None)
+def test_a_fault_of_a_worker_becomes_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("limit_cores", "write_beside_others"):
+        monkeypatch.setattr(ray_executor, name, lambda *_: None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
-    def fault_of(make: Callable[[], Callable[[int], Table]]) -> Exception:
-        row = ray_executor._actor(make, ray_executor.versions())()({"part": [1]})
-        return ray_executor._fault(**json.loads(row["fault"][0]))
-
-    return fault_of
-
-
-def test_what_a_worker_cannot_do_is_told_as_it_would_be_here(fault_of: Any, tmp_path: Path) -> None:
     def refusing() -> Callable[[int], Table]:
         raise AdaptInfError("model m: no.", "Mend it.")
 
-    error = fault_of(refusing)
-    assert isinstance(error, AdaptInfError)
-    assert (error.message, error.mend) == ("model m: no.", "Mend it.")
-
-    error = fault_of(lambda: lambda part: {"bytes": np.frombuffer((tmp_path / "shard").read_bytes(), np.uint8)})
-    assert isinstance(error, AdaptInfError)
-    assert re.search(r"node \S+ does not see .*shard\.", error.message)
-    assert "file system" in error.mend
-
-    def full(part: int) -> Table:
-        raise OSError(errno.ENOSPC, "No space left on device", "/there")
-
-    error = fault_of(lambda: full)
-    assert isinstance(error, OSError)
-    assert error.errno == errno.ENOSPC
-
-    error = fault_of(lambda: lambda part: {"never": np.zeros(1 // (part - part))})
-    assert isinstance(error, RuntimeError)
-    assert "ZeroDivisionError" in str(error)
+    for make in (refusing, lambda: lambda part: refusing()(part)):  # as it is made, or at work
+        row = ray_executor._actor(make, ray_executor.versions())()({"part": [1]})
+        error = error_of(json.loads(row["fault"][0]))
+        assert isinstance(error, AdaptInfError)
+        assert (error.message, error.mend) == ("model m: no.", "Mend it.")
 
 
-def test_more_gpus_than_there_are_are_refused(cluster: Executor) -> None:
+@pytest.mark.parametrize(
+    ("gpus", "workers", "nodes", "count"),
+    [
+        (0, None, [{"CPU": 2.0}, {"CPU": 4.0, "GPU": 1.0}], 6),
+        (0, 3, [{"CPU": 2.0}, {"CPU": 4.0}], 3),
+        (0.5, None, [{"CPU": 8.0, "GPU": 1.0}, {"CPU": 1.0, "GPU": 2.0}], 3),
+        (2, 9, [{"CPU": 8.0, "GPU": 3.0}, {"CPU": 8.0, "GPU": 1.0}], 1),
+    ],
+)
+def test_as_many_actors_as_the_nodes_have_room_for(
+    gpus: float, workers: int | None, nodes: list[dict[str, float]], count: int
+) -> None:
+    executor = Executor(kind="ray", gpus_per_worker=gpus, workers=workers)
+    assert ray_executor._actors(executor, nodes) == count
+
+
+def test_more_gpus_than_any_node_has_are_refused(cluster: Executor) -> None:
     asks = Executor(kind="ray", address=cluster.address, gpus_per_worker=0.5)
-    with pytest.raises(AdaptInfError, match=r"no room for one worker of 1 CPU and 0\.5 GPU: it has 2 CPU, 0 GPU"):
+    with pytest.raises(AdaptInfError, match=r"has room for a worker of 1 CPU and 0\.5 GPU: they have 2 CPU, 0 GPU"):
         list(on_ray(asks, squares(), range(2)))
 
 
 def test_no_ray_and_no_answer_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(AdaptInfError, match=r"No Ray cluster answers at 127\.0\.0\.1:1 [\s\S]*executor\.address"):
+    told = r"The Ray cluster at 127\.0\.0\.1:1 cannot be used[\s\S]*executor\.address"
+    with pytest.raises(AdaptInfError, match=told):
         list(on_ray(Executor(kind="ray", address="127.0.0.1:1"), squares(), range(2)))
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(AdaptInfError, match=r"Ray is not installed here\.[\s\S]*adapt-inf\[ray\]"):
