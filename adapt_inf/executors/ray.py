@@ -97,7 +97,7 @@ def on_ray(executor: Executor, make: Callable[[], Work], parts: Sequence[int]) -
                     if row["fault"]:
                         raise error_of(json.loads(row["fault"]))
                     yield row["part"], _unpacked(row["table"])
-        except ray.exceptions.RayTaskError:  # a RuntimeError: the actor could not even take the part up
+        except ray.exceptions.RayTaskError:  # the actor could not even take the part up, and would not another time
             raise
         except ray.exceptions.RayError as error:
             raise ChildProcessError(f"Ray gave up: {error}") from error
