@@ -70,7 +70,7 @@ def held_up(project: Project) -> Iterator[None]:
 def asked(
     machine: Machine, project: Project, server: psutil.Process
 ) -> Iterator[tuple[subprocess.Popen[str], psutil.Process]]:
-    """`adapt-inf stage` that waits for a fork, and the fork, which is held up."""
+    """`adapt-inf stage` that waits for a fork, and the fork, which is held up; neither outlives the block."""
     with held_up(project):
         command = subprocess.Popen(
             ["adapt-inf", "stage", "select", SCRATCH],
@@ -80,8 +80,9 @@ def asked(
             stderr=subprocess.PIPE,
             text=True,
         )
-        until(lambda: STAGE in [each.name() for each in server.children()], "the stage has been begun in a fork")
-        (fork,) = server.children()
+        (fork,) = until(
+            lambda: [each for each in server.children() if named(each) == STAGE], "the stage has been begun in a fork"
+        )
         assert command.stderr is not None
         assert command.stderr.readline().startswith("Waiting for process"), "the fork has the command's stderr"
         try:
@@ -89,6 +90,14 @@ def asked(
         finally:
             with suppress(ProcessLookupError):
                 command.kill()
+            until(lambda: not fork.is_running(), "the fork is gone: the next test sees its own alone")
+
+
+def named(process: psutil.Process) -> str | None:
+    try:
+        return process.name()
+    except psutil.NoSuchProcess:  # a fork that has ended since it was listed
+        return None
 
 
 def by_hand(machine: Machine, project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:
