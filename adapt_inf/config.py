@@ -53,6 +53,7 @@ class Sketch:
     layers: Literal["middle", "last"] | list[int] = "middle"
     params: Literal["auto", "lora", "full"] = "auto"
     dim: int = Field(default=2048, gt=0)
+    hidden: bool = False
     batch_size: int = Field(default=32, gt=0)
     shard_samples: int = Field(default=1024, gt=0)
 

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from adapt_inf import history
-from adapt_inf.config import Params, Select, load_params
+from adapt_inf.config import Params, load_params
 from adapt_inf.drop_queue import mark_refused, pending_drops
 from adapt_inf.errors import AdaptInfError, ConfigError, RoundError
 from adapt_inf.files import parse_yaml, read_json, write_json, write_text
@@ -170,7 +170,7 @@ def begin_round(project: Project, drop: str) -> str:
         AdaptInfError: no round may build on the head; nothing was written.
     """
     params = load_params(project.params_file)
-    check_selection(params.select, project.params_file)
+    check_selection(params, project.params_file)
     check_proxy(project, params, project.params_file)
     numbers = [round_number(record.round) for record in rounds(project)]
     round_id, parent = f"r{max(numbers, default=0) + 1:03d}", head(project)
@@ -222,19 +222,24 @@ def check_frozen(project: Project, round_id: str) -> None:
             raise RoundError(round_id, f"{file} says `{key}: {now}`, but it began with {then}", _THAWED)
 
 
-def check_selection(select: Select, source: Path) -> None:
-    """Refuse a strategy or score that does not exist before a round spends its time on the stages ahead of it.
+def check_selection(params: Params, source: Path) -> None:
+    """Refuse a strategy or score that cannot be before a round spends its time on the stages ahead of it.
 
     Raises:
-        ConfigError: naming it and what there is.
+        ConfigError: naming one that does not exist and what there is, or what one needs.
     """
+    from adapt_inf.selection.scores.base import HIDDEN
     from adapt_inf.selection.scores.registry import available, resolve
     from adapt_inf.selection.strategies import ADAPT_INF, WITHOUT_EXPERTS, is_strategy
 
-    resolve(select.scores, source)
-    if not is_strategy(select.strategy, available()):
+    strategy = params.select.strategy
+    if not is_strategy(strategy, available()):
         known = ", ".join(dict.fromkeys([ADAPT_INF, *WITHOUT_EXPERTS, *available()]))
-        raise ConfigError(source, "select.strategy", f"there is no strategy {select.strategy}; there are {known}")
+        raise ConfigError(source, "select.strategy", f"there is no strategy {strategy}; there are {known}")
+    one_more = [] if strategy in (ADAPT_INF, *WITHOUT_EXPERTS, *params.select.scores) else [strategy]
+    for score in resolve([*params.select.scores, *one_more], source):
+        if HIDDEN in score.needs and not params.sketch.hidden:
+            raise ConfigError(source, "sketch.hidden", f"score {score.name} needs hidden states: set it to true")
 
 
 def freeze_params(text: str, filled: dict[str, str]) -> str:

@@ -113,7 +113,7 @@ def plan_round(project: Project, drop: str | None = None) -> Plan:
         numbers = [lineage.round_number(each.round) for each in lineage.rounds(project)]
         round_id, parent = f"r{max(numbers, default=0) + 1:03d}", lineage.head(project)
         params = load_params(project.params_file)
-        lineage.check_selection(params.select, project.params_file)
+        lineage.check_selection(params, project.params_file)
         name = drop or waiting[0]
     folder = project.drop(Path(name).name)
     if Path(name).name != name or not folder.is_dir():  # a path

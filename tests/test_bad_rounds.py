@@ -65,6 +65,8 @@ PARAMETERS = {
     "no budget": ("select: {budget: 0}\n", "`select.budget`: input should be greater than 0, not 0"),
     "unknown strategy": ("select: {strategy: adapt_info}\n", "there is no strategy adapt_info; there are adapt_inf,"),
     "unknown score": ("select: {scores: [elm]}\n", "no score elm"),
+    "score without what it needs": ("select: {scores: [rds_plus]}\n", "`sketch.hidden`: score rds_plus needs hidden"),
+    "strategy without what it needs": ("select: {strategy: crds_w}\n", "`sketch.hidden`: score crds_w needs hidden"),
     "list for a section": ("train: [1]\n", "`train`:"),
     "no YAML": ("a: [1,", "this is no YAML"),
     "objects in YAML": ("a: !!python/object/apply:os.system ['true']\n", "this is no YAML"),

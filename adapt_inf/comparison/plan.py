@@ -141,7 +141,7 @@ def make_plan(
     for line in plan.lineages():
         if line.seed == plan.seeds[0]:
             own = plan.params_of(line, source)
-            lineage.check_selection(own.select, source)
+            lineage.check_selection(own, source)
             check_proxy(project, own, source)
     return plan
 

@@ -84,7 +84,7 @@ def _project(target: Path, strategy: str, seed: int, *, development: bool) -> Pr
         params_file = Path(folder) / "params.yaml"
         values = PARAMS | {"select.strategy": strategy, "seed": seed}
         params_file.write_text(set_values(definition("params.yaml"), values), encoding="utf-8")
-        lineage.check_selection(load_params(params_file).select, target / "params.yaml")
+        lineage.check_selection(load_params(params_file), target / "params.yaml")
         pool = Path(folder) / "base"
         compose_base(pool, development=development)
         command = [sys.executable, "-m", "adapt_inf.cli", "init", str(target), "--model", shipped_model()]

@@ -18,7 +18,7 @@ from adapt_inf.config import Params, load_params
 from adapt_inf.files import read_json
 from adapt_inf.project import Project
 from adapt_inf.selection.arrays import FloatArray
-from adapt_inf.selection.coverage import HIGH_TAIL, LOW_TAIL, stratify
+from adapt_inf.selection.coverage import HIGH_TAIL, HIGHEST, LOW_TAIL, stratify
 from adapt_inf.selection.strategies import NO_EXPERT, WITHOUT_EXPERTS
 
 ASSIGNMENTS, SCORES, FAULTS = "cluster/assignments.parquet", "score/scores.parquet", "sketch/faults.parquet"
@@ -167,11 +167,13 @@ def _stratum(
     selector = row["selector"]
     if params.select.strategy in WITHOUT_EXPERTS or selector == NO_EXPERT or selector not in members.scores:
         return None
+    selected = files.table(SELECTED)
+    taken = set(selected["sample_id"]) if selected is not None else set()
+    if selected is not None and (selected["stratum"][selected["cluster"] == row["cluster"]] == HIGHEST).any():
+        return {"number": HIGHEST, "size": row["size"], "selected": row["selected"]}
     values = members.scores[selector].to_numpy(dtype=np.float64)
     strata = stratify(values, params.select.strata, params.select.tail)
     own = int(strata[members.sample_ids == sample_id][0])
-    selected = files.table(SELECTED)
-    taken = set(selected["sample_id"]) if selected is not None else set()
     inside = members.sample_ids[strata == own]
     return {"number": own, "size": len(inside), "selected": int(inside.isin(taken).sum())}
 
@@ -215,6 +217,10 @@ def _why(found: dict[str, Any], report: dict[str, Any], params: Params) -> str:
 
 def _of_stratum(stratum: dict[str, Any], found: dict[str, Any], strata: int, tail: float) -> str:
     number, size, gave = stratum["number"], stratum["size"], stratum["selected"]
+    if number == HIGHEST:
+        rank = found["experts"].get(found["selector"], {}).get("rank")
+        own = "it has no value, and such come last" if rank is None else f"its value is number {rank:,} from the top"
+        return f"which takes the highest; {own}"
     if number in (LOW_TAIL, HIGH_TAIL):
         end = "lowest" if number == LOW_TAIL else "highest"
         text = f"its value is among the {end} {100 * tail:g}%, which are set aside and used last"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
 
 from adapt_inf.review import charts
 from adapt_inf.review.charts import Bar, Line, heat_map, strata_chart
@@ -14,7 +15,7 @@ from adapt_inf.review.picture import Picture
 from adapt_inf.review.svg import BLUE, GREEN, PINK, Panel
 from adapt_inf.review.tables import Review, score_of
 from adapt_inf.selection.arrays import BoolArray, FloatArray
-from adapt_inf.selection.coverage import HIGH_TAIL, LOW_TAIL, stratify
+from adapt_inf.selection.coverage import HIGH_TAIL, HIGHEST, LOW_TAIL, stratify
 
 _Row = TypeVar("_Row")
 
@@ -110,12 +111,20 @@ def strata(review: Review) -> Picture | None:
         f"From which levels of its score each cluster was selected{only}",
         f"The score of the cluster's expert from low to high in {knobs.strata} levels of equal width: grey all "
         "samples, green those selected. A flat green is the aim: an equal share from every level, so neither only "
-        f"easy nor only hard ones. The outermost {knobs.tail:.0%} on each side are used last (pink).",
+        f"easy nor only hard ones. The outermost {knobs.tail:.0%} on each side are used last (pink)."
+        + _from_the_top(review),
         f"In {sum(shift > 0.1 for shift in shifts)} of {len(shifts)} clusters the selected have a clearly higher score "
         "than the cluster on average: sparse high levels give a larger part of themselves.",
         tuple(panels),
         columns=4,
     )
+
+
+def _from_the_top(review: Review) -> str:
+    """What to say of experts that take the highest; nothing where there are none."""
+    table = pd.read_parquet(review.files.path("select", "selected.parquet"), columns=["selector", "stratum"])
+    names = sorted(set(table["selector"][table["stratum"] == HIGHEST]))
+    return f" With {' and '.join(names)}, green lies at the right end: they take the highest." if names else ""
 
 
 def _shift(values: FloatArray, taken: BoolArray) -> float:

@@ -19,6 +19,7 @@ from adapt_inf.selection.budgets import fill_rows
 LOW_TAIL = -1
 HIGH_TAIL = -2
 UNSTRATIFIED = -3  # drawn uniformly, with no score
+HIGHEST = -4  # taken, without a draw, as one of the highest
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Draw:
 
     Attributes:
         positions: (m,) ascending.
-        strata: (m,) 0..strata-1 by rising score, `strata` without a score, LOW_TAIL, HIGH_TAIL, or UNSTRATIFIED.
+        strata: (m,) 0..strata-1 by rising score, `strata` without a score, LOW_TAIL, HIGH_TAIL, UNSTRATIFIED, or
+            HIGHEST.
     """
 
     positions: IntArray
@@ -150,3 +152,27 @@ def uniform_sample(n: int, budget: int, rng: np.random.Generator) -> Draw:
     """min(budget, n) of n positions, uniformly and without replacement."""
     positions = np.sort(rng.permutation(n)[:budget])
     return Draw(positions, np.full(len(positions), UNSTRATIFIED, dtype=np.int32))
+
+
+def highest_sample(values: FloatArray, sizes: IntArray, budgets: IntArray, rng: np.random.Generator) -> Draw:
+    """From each cluster the min(budget, size) samples with the highest values; equal ones in a random order.
+
+    Args:
+        values: (n,) cluster after cluster, as for `coverage_sample`; those without a value (nan) come last.
+        sizes, budgets: (k,) samples per cluster, and how many of each.
+        rng: the draws use this generator and nothing else.
+    """
+    shuffled = rng.permutation(len(values))
+    cluster = np.repeat(np.arange(len(sizes)), sizes)
+    falling = -np.where(np.isnan(values), -np.inf, values)
+    order = shuffled[np.lexsort((falling[shuffled], cluster[shuffled]))]
+    place = np.arange(len(values)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    positions = np.sort(order[place < np.repeat(budgets, sizes)])
+    return Draw(positions, np.full(len(positions), HIGHEST, dtype=np.int32))
+
+
+def united(first: Draw, second: Draw) -> Draw:
+    """Two draws that have no position in common, as one."""
+    positions = np.concatenate([first.positions, second.positions])
+    order = np.argsort(positions)
+    return Draw(positions[order], np.concatenate([first.strata, second.strata])[order])

@@ -2,7 +2,7 @@
 
 | strategy | which samples |
 |---|---|
-| adapt_inf | a budget per cluster; inside, coverage sampling on the cluster's own expert |
+| adapt_inf | a budget per cluster; inside, coverage sampling on the cluster's own expert, or the highest by it |
 | a score's name | the same, with that score as the expert of every cluster |
 | cluster_random | the same budgets; inside, uniform |
 | random | uniform over all candidates |
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from adapt_inf.config import Select
 from adapt_inf.selection.arrays import BoolArray, FloatArray, IntArray
 from adapt_inf.selection.budgets import cluster_budgets, resolve_budget
-from adapt_inf.selection.coverage import UNSTRATIFIED, coverage_sample, uniform_sample
+from adapt_inf.selection.coverage import UNSTRATIFIED, coverage_sample, highest_sample, uniform_sample, united
 from adapt_inf.selection.experts import Experts, choose_experts
 
 OVER_ALL = ("sequential", "random", "full")  # they ask for neither clusters nor scores
@@ -47,6 +47,7 @@ class Candidates:
             sample has none.
         clusters: k. Some may be empty.
         loss: (n,) mean nll of the answer's tokens under the model as it is, in nats.
+        highest: names of the scores whose highest values are taken, in the place of coverage sampling.
     """
 
     cluster: IntArray
@@ -55,6 +56,7 @@ class Candidates:
     scores: Mapping[str, FloatArray]
     clusters: int
     loss: FloatArray
+    highest: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.cluster)
@@ -134,7 +136,10 @@ def select(candidates: Candidates, params: Select, seed: int) -> Selection:
             candidates.scores[name].take(order[start:stop], out=value[start:stop], mode="clip")
     scored = np.array([name is not None for name in chosen], dtype=bool)
     rng = np.random.default_rng([seed, _IN_CLUSTERS])
-    draw = coverage_sample(value, sizes, budgets, rng, params.strata, params.tail, scored)
+    top = np.array([name in candidates.highest for name in chosen], dtype=bool)
+    draw = coverage_sample(value, sizes, np.where(top, 0, budgets), rng, params.strata, params.tail, scored)
+    if top.any():
+        draw = united(draw, highest_sample(value, sizes, np.where(top, budgets, 0), rng))
 
     drawn = np.full(n, -1, dtype=np.int32)
     drawn[order[draw.positions]] = np.arange(budget)

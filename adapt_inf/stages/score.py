@@ -1,7 +1,7 @@
 """Stage score: one column per selector expert, from the signals of the sketch pass.
 
-Scores that need only those signals cost nothing. One that needs `nll_without_image` costs a forward pass, which is
-resumed like the sketch pass, part by part, and not made where no score asks for it.
+Scores that need only those signals cost nothing, or a read of the sketches. One that needs `nll_without_image` costs a
+forward pass, which is resumed like the sketch pass, part by part, and not made where no score asks for it.
 """
 
 from __future__ import annotations
@@ -21,14 +21,13 @@ from adapt_inf.errors import StageInputError
 from adapt_inf.executors.parts import Advance, device_kind, over_parts
 from adapt_inf.files import file_digest, read_array, remove_folder, write_array, write_parquet
 from adapt_inf.models.vlm import load_vlm
-from adapt_inf.selection.scores import available, compute, resolve, without_value
+from adapt_inf.selection.scores import NLL_WITHOUT_IMAGE, Signals, available, compute, resolve, without_value
 from adapt_inf.sketching.grounding import WithoutImage
 from adapt_inf.sketching.signals import AnswerPass
-from adapt_inf.sketching.store import spans
+from adapt_inf.sketching.store import Features, SketchStore, spans
 from adapt_inf.stages.context import StageContext
 from adapt_inf.stages.sketch import SIGNALS, what_is_seen
 
-WITHOUT_IMAGE = "nll_without_image"
 NOT_SCORES = ("adapt_inf", "sequential", "random", "cluster_random", "full")  # strategies that read no single score
 
 
@@ -41,7 +40,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
     Raises:
         ConfigError: a score that does not exist or is none.
         ScoreError: a score that raised, or gave back what no score may.
-        StageInputError: signals of other samples than the round's candidates.
+        StageInputError: signals of other samples than the round's candidates, or no such vectors as a score needs.
     """
     frame = candidates(ctx)
     scores = resolve(score_names(ctx), ctx.project.params_of(ctx.round))
@@ -49,7 +48,8 @@ def run(ctx: StageContext) -> dict[str, Any]:
     table = pd.read_parquet(sketch / "signals.parquet")
     if not table["sample_id"].equals(frame["sample_id"].reset_index(drop=True)):
         raise StageInputError(sketch / "signals.parquet", "its samples are not the round's candidates")
-    signals = {name: table[name].to_numpy(dtype=np.float64) for name in SIGNALS}
+    needs = {need for score in scores for need in score.needs}
+    signals = _known(sketch, frame, table, needs)
     depends_on = [
         device_kind(ctx.params.executor),
         asdict(ctx.params.score),
@@ -60,8 +60,9 @@ def run(ctx: StageContext) -> dict[str, Any]:
     ]
     report: dict[str, Any] = {"samples": len(frame), "scores": {}, "without_value": {}}
     with ctx.output("score", depends_on) as out:
-        if any(WITHOUT_IMAGE in score.needs for score in scores):
-            signals[WITHOUT_IMAGE], report["resumed"] = _without_image(ctx, frame, out)
+        if NLL_WITHOUT_IMAGE in needs:
+            without, report["resumed"] = _without_image(ctx, frame, out)
+            signals = {**signals, NLL_WITHOUT_IMAGE: without}
         columns = {"sample_id": frame["sample_id"].to_numpy()}
         for score in scores:
             columns[score.name] = compute(score, signals, ctx.params.seed)
@@ -69,8 +70,18 @@ def run(ctx: StageContext) -> dict[str, Any]:
             if none := without_value(score, signals, columns[score.name]):
                 report["without_value"][score.name] = none
         write_parquet(out / "scores.parquet", pd.DataFrame(columns))
-        remove_folder(out / WITHOUT_IMAGE)
+        remove_folder(out / NLL_WITHOUT_IMAGE)
     return report
+
+
+def _known(sketch: Path, frame: pd.DataFrame, table: pd.DataFrame, needs: set[str]) -> Signals:
+    """The signals that the sketch pass left, as far as some score needs them."""
+    kinds: tuple[Features, ...] = ("gradient", "hidden")
+    return {
+        **{name: table[name].to_numpy(dtype=np.float64) for name in SIGNALS},
+        "skill": pd.factorize(frame["drop"] + "/" + frame["skill"])[0],
+        **{kind: SketchStore(sketch, kind) for kind in kinds if kind in needs},
+    }
 
 
 class WithoutImageWorker:
@@ -95,7 +106,7 @@ class WithoutImageWorker:
 
 
 def _part_file(out: Path, part: int) -> Path:
-    return out / WITHOUT_IMAGE / f"part-{part:05d}.npy"
+    return out / NLL_WITHOUT_IMAGE / f"part-{part:05d}.npy"
 
 
 def score_names(ctx: StageContext) -> list[str]:

@@ -15,6 +15,7 @@ import pandas as pd
 from adapt_inf.data.manifest import candidates
 from adapt_inf.errors import ConfigError, StageInputError
 from adapt_inf.files import write_json, write_parquet
+from adapt_inf.selection.scores import draw_of, resolve
 from adapt_inf.selection.strategies import ADAPT_INF, WITHOUT_EXPERTS, Candidates, Selection, is_strategy, select
 from adapt_inf.stages.context import StageContext
 from adapt_inf.stages.tables import readable, table_of
@@ -25,16 +26,17 @@ def run(ctx: StageContext) -> dict[str, Any]:
 
     selected.parquet, in candidate order: sample_id, cluster (int32), selector, score (float64, null where there is
     none), stratum (int32: 0..strata-1 by rising score, `strata` without a score, -1 low tail, -2 high tail, -3 drawn
-    without strata). selectors.json: the strategy, its counts (`candidates`, of them `unreadable`, `budget`,
-    `selected`), a row per cluster (its readable size, budget, selected, selector, margin to the second expert in bits,
-    bins of its histograms, entropy of every expert in bits, null where it may not be chosen), and candidates and
-    selected per skill ("<drop>/<skill>") and per drop. A fraction as `select.budget` is one of the readable candidates.
+    without strata, -4 taken as one of the highest). selectors.json: the strategy, its counts (`candidates`, of them
+    `unreadable`, `budget`, `selected`), a row per cluster (its readable size, budget, selected, selector, margin to the
+    second expert in bits, bins of its histograms, entropy of every expert in bits, null where it may not be chosen),
+    and candidates and selected per skill ("<drop>/<skill>") and per drop. A fraction as `select.budget` is one of the
+    readable candidates.
 
     Raises:
         ConfigError: a strategy that is none.
         StageInputError: clusters, scores or faults of other samples than the round's candidates, or no faults.parquet.
     """
-    params = ctx.params.select
+    params, source = ctx.params.select, ctx.project.params_of(ctx.round)
     frame = candidates(ctx, ["sample_id", "drop", "skill", "round"])
     clusters = table_of(frame["sample_id"], ctx.input("cluster") / "assignments.parquet")
     scores = table_of(frame["sample_id"], ctx.input("score") / "scores.parquet")
@@ -49,6 +51,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
         scores={name: scores[name].to_numpy(dtype=np.float64)[rows] for name in names},
         clusters=int(clusters["cluster"].max()) + 1 if len(clusters) else 0,
         loss=signals["nll"].to_numpy(dtype=np.float64)[rows],
+        highest=frozenset(score.name for score in resolve(names, source) if draw_of(score) == "highest"),
     )
     found = select(known, params, ctx.params.seed)
 

@@ -57,8 +57,8 @@ class Pass:
 def run(ctx: StageContext) -> dict[str, Any]:
     """Write rounds/<round>/sketch, in candidate order.
 
-    sketches/part-*.npy, hidden/part-*.npy where `cluster.features` or `prune.features` asks for it, signals.parquet,
-    faults.parquet, and sketch.json, which says what was sketched and how.
+    sketches/part-*.npy, hidden/part-*.npy where `sketch.hidden`, `cluster.features` or `prune.features` asks for it,
+    signals.parquet, faults.parquet, and sketch.json, which says what was sketched and how.
     """
     frame = candidates(ctx)
     knobs = ctx.params.sketch
@@ -132,7 +132,7 @@ class SketchWorker:
 
 def asks_hidden(ctx: StageContext) -> bool:
     """Whether a later stage wants the hidden states, too."""
-    return "hidden" in (ctx.params.cluster.features, ctx.params.prune.features)
+    return ctx.params.sketch.hidden or "hidden" in (ctx.params.cluster.features, ctx.params.prune.features)
 
 
 def what_is_seen(ctx: StageContext, frame: pd.DataFrame) -> list[Any]:

@@ -7,7 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapt_inf.selection import coverage as module
-from adapt_inf.selection.coverage import HIGH_TAIL, LOW_TAIL, UNSTRATIFIED, stratify, uniform_sample
+from adapt_inf.selection.coverage import (
+    HIGH_TAIL,
+    HIGHEST,
+    LOW_TAIL,
+    UNSTRATIFIED,
+    highest_sample,
+    stratify,
+    uniform_sample,
+)
 
 values_of = st.lists(
     st.one_of(st.floats(-100, 100), st.sampled_from([0.0, 1.0, math.nan, math.inf, -math.inf, 1e308, -1e308])),
@@ -139,6 +147,30 @@ def test_every_stratum_member_is_as_likely():
     for _ in range(2000):
         times[coverage_sample(values, 4, rng, strata=2, tail=0).positions] += 1
     assert np.abs(times / 2000 - 0.4).max() < 0.05
+
+
+@given(st.lists(st.lists(st.sampled_from([0.5, 1.0, 2.0, np.nan]), max_size=12), min_size=1, max_size=6), st.data())
+@settings(max_examples=200, deadline=None)
+def test_the_highest_of_each_cluster_and_of_equals_any(clusters, data):
+    sizes = np.array([len(cluster) for cluster in clusters])
+    budgets = np.array([data.draw(st.integers(0, size + 2)) for size in sizes])
+    values = np.array([value for cluster in clusters for value in cluster], dtype=float)
+    draw = highest_sample(values, sizes, budgets, np.random.default_rng(0))
+    assert (np.diff(draw.positions) > 0).all()
+    assert (draw.strata == HIGHEST).all()
+    for end, size, budget in zip(np.cumsum(sizes), sizes, budgets, strict=True):
+        inside = np.arange(end - size, end)
+        taken = np.isin(inside, draw.positions)
+        assert taken.sum() == min(size, budget)
+        ranked = np.nan_to_num(values[inside], nan=-np.inf)
+        assert not taken.any() or taken.all() or ranked[taken].min() >= ranked[~taken].max()
+
+
+def test_equal_values_are_drawn_with_the_same_chance():
+    counts = np.zeros(4)
+    for seed in range(400):
+        counts[highest_sample(np.ones(4), np.array([4]), np.array([1]), np.random.default_rng(seed)).positions] += 1
+    assert counts.min() > 60
 
 
 def test_uniform_sampling_is_exact():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from adapt_inf.config import Select
 from adapt_inf.selection.budgets import cluster_budgets
-from adapt_inf.selection.coverage import UNSTRATIFIED
+from adapt_inf.selection.coverage import HIGHEST, UNSTRATIFIED
 from adapt_inf.selection.strategies import NO_EXPERT, Candidates, select
 
 SCORES = ["perplexity", "el2n", "image_grounding"]
@@ -83,6 +83,31 @@ def test_without_any_score_a_cluster_is_drawn_uniformly():
     assert found.selectors == [NO_EXPERT, NO_EXPERT]
     assert (found.stratum == UNSTRATIFIED).all()
     assert np.isnan(found.score).all()
+
+
+def test_a_score_that_takes_the_highest_does_so_in_each_cluster_and_leaves_the_others_as_they_were():
+    candidates = candidates_of(300, 6, 4)
+    params = Select(budget=90, scores=SCORES)
+    plain = select(candidates, params, 0)
+    taking = plain.selectors[0]
+    found = select(replace(candidates, highest=frozenset([taking])), params, 0)
+    assert found.selectors == plain.selectors
+    assert np.array_equal(found.budgets, plain.budgets)
+    for cluster, selector in enumerate(plain.selectors):
+        inside = np.flatnonzero(candidates.cluster == cluster)
+        chosen = np.isin(inside, found.positions)
+        mine = candidates.cluster[found.positions] == cluster
+        if selector == taking:
+            values = np.nan_to_num(candidates.scores[taking][inside], nan=-np.inf)
+            assert values[chosen].min() >= values[~chosen].max()
+            assert (found.stratum[mine] == HIGHEST).all()
+        else:
+            assert not (found.stratum[mine] == HIGHEST).any()
+    assert np.array_equal(
+        found.score,
+        [candidates.scores[plain.selectors[candidates.cluster[p]]][p] for p in found.positions],
+        equal_nan=True,
+    )
 
 
 def test_sequential_takes_only_the_new_drop():

@@ -49,6 +49,25 @@ def test_columns_are_the_scores_of_the_signals(tmp_path: Path, miniature_model: 
     assert report["scores"]["image_grounding"] == (frame["n_images"] > 0).sum()
 
 
+def test_the_newer_scores_read_sketches_and_hidden_states(tmp_path: Path, miniature_model: Path) -> None:
+    newer = ["visnec", "rds_plus", "crds_w", "oasis"]
+    ctx = make_round(tmp_path, miniature_model, sketch={**SMALL, "hidden": True}, select={"scores": newer})
+    sketch.run(ctx)
+    report = score.run(ctx)
+    frame, table = candidates(ctx), scores_of(ctx)
+    assert table.columns.tolist() == ["sample_id", *newer]
+    assert report["scores"] == {"visnec": (frame["n_images"] > 0).sum(), **dict.fromkeys(newer[1:], len(frame))}
+    for name in newer:
+        assert table[name].nunique() > len(frame) / 4, name
+
+
+def test_hidden_states_that_were_not_kept_are_named(tmp_path: Path, miniature_model: Path) -> None:
+    ctx = make_round(tmp_path, miniature_model, sketch=SMALL, select={"scores": ["rds_plus"]})
+    sketch.run(ctx)
+    with pytest.raises(StageInputError, match="has no hidden features"):
+        score.run(ctx)
+
+
 def test_text_only_samples_have_null_and_the_folder_one_file(tmp_path: Path, miniature_model: Path) -> None:
     ctx = make_round(tmp_path, miniature_model, sketch=SMALL)
     sketch.run(ctx)

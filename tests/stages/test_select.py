@@ -14,6 +14,7 @@ from adapt_inf.data.manifest import candidates
 from adapt_inf.errors import ConfigError, StageInputError
 from adapt_inf.files import folder_digest, read_json, write_parquet
 from adapt_inf.selection.budgets import cluster_budgets
+from adapt_inf.selection.coverage import HIGHEST
 from adapt_inf.stages import cluster, select
 from adapt_inf.stages.context import StageContext
 
@@ -204,3 +205,20 @@ def test_inputs_of_other_samples_are_refused(ctx: StageContext) -> None:
     write_parquet(path, pd.read_parquet(path).iloc[::-1])
     with pytest.raises(StageInputError, match="not the round's candidates"):
         select.run(ctx)
+
+
+def test_a_score_that_takes_the_highest(ctx: StageContext) -> None:
+    frame = candidates(ctx)
+    values = np.random.default_rng(1).normal(size=len(frame))
+    put_scores(ctx, frame["sample_id"], {"perplexity": values, "visnec": values})
+    ctx = with_params(ctx.project.root, select={"budget": 0.3, "scores": ["perplexity"], "strategy": "visnec"})
+    select.run(ctx)
+    selected, table = outcome(ctx)
+    assert (selected["stratum"] == HIGHEST).all()
+    assert set(selected["selector"]) == {"visnec"}
+    assignments = pd.read_parquet(ctx.input("cluster") / "assignments.parquet")
+    for row in table["clusters"]:
+        inside = (assignments["cluster"] == row["cluster"]).to_numpy()
+        taken = frame["sample_id"].isin(selected["sample_id"]).to_numpy()
+        assert row["selected"] == row["budget"] == (inside & taken).sum()
+        assert not row["selected"] or values[inside & taken].min() > values[inside & ~taken].max(initial=-np.inf)

@@ -13,7 +13,7 @@ import numpy as np
 
 from adapt_inf.errors import ScoreError
 from adapt_inf.selection.arrays import BoolArray, FloatArray
-from adapt_inf.selection.scores.base import Score, Signals
+from adapt_inf.selection.scores.base import VECTORS, Score, Signals
 from adapt_inf.selection.scores.registry import origin
 
 _NUMBERS = "biuf"  # kinds of numpy types that are real numbers
@@ -26,7 +26,7 @@ def compute(score: Score, signals: Signals, seed: int) -> FloatArray:
 
     Args:
         score: built in or of an installed package.
-        signals: those that it needs, (n,) each; nan where a sample has none.
+        signals: those that it needs, (n,) each, nan where a sample has none; or `Vectors`.
         seed: the round's.
 
     Returns:
@@ -36,9 +36,9 @@ def compute(score: Score, signals: Signals, seed: int) -> FloatArray:
         ScoreError: `compute` raised, or returned something that is not n numbers, infinite numbers, or nothing but nan
             although there are samples with all the signals that it needs.
     """
-    seen = {name: signals[name].copy() for name in score.needs}
-    for array in seen.values():
-        array.flags.writeable = False  # a score that writes into its input learns so; the copy is what protects
+    seen = {name: signals[name] if name in VECTORS else signals[name].copy() for name in score.needs}
+    for name in seen.keys() - VECTORS:  # a score that writes into its input learns so; the copy is what protects
+        seen[name].flags.writeable = False
     rng = np.random.default_rng([seed, zlib.crc32(score.name.encode())])
     try:
         values = score.compute(seen, rng)
@@ -60,7 +60,11 @@ def without_value(score: Score, signals: Signals, values: FloatArray) -> int:
 
 
 def _has_signals(score: Score, signals: Signals) -> BoolArray:
-    return np.logical_and.reduce([~np.isnan(signals[name]) for name in score.needs])
+    there = np.ones(len(signals[score.needs[0]]), dtype=bool)
+    for name in score.needs:
+        if name not in VECTORS:
+            there &= ~np.isnan(signals[name])
+    return there
 
 
 def _numbers(score: Score, values: Any, n: int) -> FloatArray:

@@ -10,17 +10,24 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from adapt_inf.errors import ConfigError
-from adapt_inf.selection.scores.base import SIGNALS, Score
+from adapt_inf.selection.scores.base import DRAWS, SIGNALS, Score, draw_of
+from adapt_inf.selection.scores.crds_w import CRDSW
 from adapt_inf.selection.scores.el2n import EL2N
 from adapt_inf.selection.scores.entropy import Entropy
 from adapt_inf.selection.scores.grand import GraNd
 from adapt_inf.selection.scores.image_grounding import ImageGrounding
+from adapt_inf.selection.scores.oasis import OASIS
 from adapt_inf.selection.scores.perplexity import Perplexity
 from adapt_inf.selection.scores.random import Random
+from adapt_inf.selection.scores.rds_plus import RDSPlus
+from adapt_inf.selection.scores.visnec import VisNec
 
 GROUP = "adapt_inf.scores"
 
-_BUILT_IN: tuple[Callable[[], Score], ...] = (Perplexity, EL2N, Entropy, GraNd, ImageGrounding, Random)
+_BUILT_IN: tuple[Callable[[], Score], ...] = (
+    *(Perplexity, EL2N, Entropy, GraNd, ImageGrounding, Random),
+    *(VisNec, RDSPlus, CRDSW, OASIS),
+)
 
 
 def available() -> list[str]:
@@ -49,7 +56,7 @@ def resolve(names: list[str], source: Path = Path("params.yaml")) -> list[Score]
 
     Raises:
         ConfigError: an unknown name (the error lists what there is), the same name twice, or an entry point that is no
-            score of that name or needs a signal that does not exist.
+            score of that name, needs a signal that does not exist or draws otherwise than there is.
     """
     if len(set(names)) < len(names):
         raise ConfigError(source, "select.scores", f"a score is named twice in {', '.join(names)}")
@@ -81,5 +88,8 @@ def _resolve_one(name: str, source: Path) -> Score:
     unknown = sorted({str(need) for need in needs} - SIGNALS.keys())
     if unknown or not needs:
         problem = f"{name} ({where}) needs {', '.join(unknown) or 'no signal'}; there are {', '.join(SIGNALS)}"
+        raise ConfigError(source, "select.scores", problem)
+    if draw_of(score) not in DRAWS:
+        problem = f"{name} ({where}) has draw = {draw_of(score)!r}; there are {', '.join(DRAWS)}"
         raise ConfigError(source, "select.scores", problem)
     return score

@@ -11,6 +11,7 @@ from adapt_inf.selection.scores import SIGNALS, Score, available, resolve
 from adapt_inf.selection.scores.registry import origin
 
 BUILT_IN = ["perplexity", "el2n", "entropy", "grand", "image_grounding", "random"]
+BUILT_IN += ["visnec", "rds_plus", "crds_w", "oasis"]
 
 SOURCE = """
 class Length:
@@ -48,6 +49,11 @@ class Quits(Length):
 class OneString(Length):
     name = "one_string"
     needs = "nll"
+
+
+class Lottery(Length):
+    name = "lottery"
+    draw = "by lot"
 """
 
 NAMES = {
@@ -59,6 +65,7 @@ NAMES = {
     "explosive": "Explosive",
     "quits": "Quits",
     "one_string": "OneString",
+    "lottery": "Lottery",
     "perplexity": "Length",
 }
 
@@ -125,6 +132,7 @@ def test_a_package_cannot_take_a_built_in_name(package):
         ("explosive", r"explosive \(entry point extra_scores:Explosive of extra-scores 1\.0\) .* ValueError: boom"),
         ("quits", "cannot be loaded: SystemExit: 3"),
         ("one_string", "needs no signal"),
+        ("lottery", "has draw = 'by lot'; there are coverage, highest"),
     ],
 )
 def test_a_bad_entry_point_is_named(package, name, problem):

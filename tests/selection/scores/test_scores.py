@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from adapt_inf.selection.scores import resolve
+from adapt_inf.selection.scores import draw_of, resolve
 
 
 @pytest.fixture
@@ -30,6 +30,13 @@ def test_image_grounding_is_the_log_of_a_ratio_of_perplexities(signals):
     assert np.isnan(values[2])
     ratio = np.exp(signals["nll_without_image"]) / np.exp(signals["nll"])
     assert np.allclose(values, np.log(ratio), equal_nan=True)
+
+
+def test_visual_necessity_is_what_the_loss_falls_by(signals):
+    (score,) = resolve(["visnec"])
+    values = score.compute(signals, np.random.default_rng(0))
+    assert np.array_equal(values, signals["nll_without_image"] - signals["nll"], equal_nan=True)
+    assert draw_of(score) == "highest"
 
 
 def test_random_is_seeded_and_uniform():

@@ -25,6 +25,7 @@ CHANGES = {  # of the page's score, by the words of the page's table
     "cannot be imported or made": ("import numpy", "import numpie"),
     "lacks `name`, `needs` or `compute`, or has another name": ("def compute", "def rate"),
     "needs a signal that does not exist": ('("nll", "entropy")', '("nll", "attention")'),
+    "has a `draw` that is none": ("def compute", 'draw = "lot"\n\n    def compute'),
     "comes from two packages": ("", ""),
     "raises in `compute`": (RETURN, 'return signals["grand"]'),
     "returns too few or too many values, or a table": (RETURN, 'return signals["nll"][1:]'),
