@@ -8,7 +8,6 @@ of each stage; where there is no earlier round they are unknown, not guessed. No
 from __future__ import annotations
 
 import shutil
-import statistics
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,14 +22,13 @@ from adapt_inf.data.formats import count_split
 from adapt_inf.data.intake import REPORT, SUITES
 from adapt_inf.data.pool import POOL
 from adapt_inf.drop_queue import pending_drops
+from adapt_inf.earlier_rounds import EarlierRounds, models_asked
 from adapt_inf.errors import AdaptInfError, RoundError
 from adapt_inf.files import parse_yaml, read_json
-from adapt_inf.project import BASE, Project
+from adapt_inf.project import Project
 from adapt_inf.selection.budgets import resolve_budget
-from adapt_inf.stages.runner import OUTPUTS, STAGES, stage_outcome
-from adapt_inf.storage import Cache, records
+from adapt_inf.stages.runner import OUTPUTS, STAGES
 
-_MEASURED = 5  # rounds, the latest: the model, the parameters and the machine change over time
 _SIGNALS = 60  # bytes of a sample beside its sketch: the signals and its name
 
 
@@ -125,7 +123,7 @@ def plan_round(project: Project, drop: str | None = None) -> Plan:
         raise RoundError(parent, "its pool is not here", f"Bring it here with `adapt-inf pull {parent}`.")
     suites = sum(pq.read_metadata(path).num_rows for path in (pool / SUITES).glob("*.parquet"))
     size = _Sizes.of(params, read, kept, read_json(pool / POOL)["live"], suites, parent)
-    earlier = _Earlier(project)
+    earlier = EarlierRounds(project)
     stages = [
         StagePlan(
             stage=stage,
@@ -191,14 +189,9 @@ class _Sizes:
         work = {stage: float(candidates) for stage in STAGES} | {
             "ingest": float(sum(read)),
             "train": float(steps * batch),
-            "evaluate": float(asked + evaluation * _passes(parent)),
+            "evaluate": float(asked + evaluation * models_asked(parent)),
         }
         return cls(flows, work)
-
-
-def _passes(parent: str) -> int:
-    """Models beside the round's own that answer a new suite: the base, and the parent where that is another."""
-    return 1 if parent == BASE else 2
 
 
 def _cached(project: Project, round_id: str) -> set[str]:
@@ -214,82 +207,7 @@ def _cached(project: Project, round_id: str) -> set[str]:
     return cached
 
 
-class _Earlier:
-    """What the latest finished rounds on this machine took."""
-
-    def __init__(self, project: Project) -> None:
-        self._project = project
-        finished = [each for each in lineage.rounds(project) if each.status == "finished"]
-        logged = [each for each in finished if all(self._log(each.round, stage).is_file() for stage in STAGES)]
-        self._parents = {each.round: each.parent for each in logged[-_MEASURED:]}
-        self.rounds = list(self._parents)
-        self._outcomes = {
-            (each, stage): stage_outcome(project, each, stage, cached=False) for each in self.rounds for stage in STAGES
-        }
-        self._records = records(project)
-
-    def _log(self, round_id: str, stage: str) -> Path:
-        return self._project.log(round_id) / f"{stage}.json"
-
-    def seconds(self, stage: str, work: float) -> float | None:
-        """Of a stage over `work` samples, by the median rate of the earlier rounds."""
-        taken = []
-        for each in self.rounds:
-            outcome = self._outcomes[each, stage]
-            report, seconds = outcome["report"], outcome["seconds"]
-            # Training has its own rate: a resumed one did not take all of its steps in these seconds.
-            if stage == "train" and report["samples_per_second"]:
-                taken.append(work / report["samples_per_second"])
-            elif done := self._work(each, stage):
-                taken.append(seconds * work / done)
-        return statistics.median(taken) if taken else None
-
-    def _work(self, round_id: str, stage: str) -> int:
-        """Samples that a stage went over in the seconds that its log gives."""
-        report = self._outcomes[round_id, stage]["report"]
-        if stage == "evaluate":
-            new = self._outcomes[round_id, "ingest"]["report"]["eval"]
-            return int(report["samples"]) + new * _passes(self._parents[round_id])
-        return int(report.get("read", report.get("samples", report.get("candidates", 0)))) - report.get("resumed", 0)
-
-    def memory_mb(self, stage: str) -> float | None:
-        return max((self._outcomes[each, stage]["peak_memory_mb"] for each in self.rounds), default=None)
-
-    def overhead(self) -> float | None:
-        """Seconds between the end of one stage and the end of the next beyond what the next itself took.
-
-        The median over stages and rounds: where a round was cut off in the night, one such time is hours.
-        """
-        gaps = []
-        for each in self.rounds:
-            ends = [self._log(each, stage).stat().st_mtime for stage in STAGES]
-            for stage, before, end in zip(STAGES[1:], ends, ends[1:], strict=False):
-                gaps.append(end - before - self._outcomes[each, stage]["seconds"])
-        return max(0.0, statistics.median(gaps)) if gaps else None
-
-    def bytes(self, stage: str, work: float) -> int | None:
-        """What a stage over `work` samples leaves, by the median of the earlier rounds; a model does not grow."""
-        sizes = []
-        for each in self.rounds:
-            record = self._records.get(f"rounds/{each}/{OUTPUTS[stage]}")
-            done = int(self._outcomes[each, stage]["report"].get("samples", 0)) or self._work(each, "sketch")
-            if record is not None:
-                sizes.append(record.size if stage == "train" else record.size * work / max(1, done))
-        return round(statistics.median(sizes)) if sizes else None
-
-    def pool_bytes(self) -> int | None:
-        """What a pool version adds to its parent's and to what ingest left: the manifest and shards written anew."""
-        cache, added = Cache.of(self._project), []
-        for each, parent in self._parents.items():
-            paths = [f"rounds/{each}/pool", f"rounds/{parent}/pool", f"rounds/{each}/ingest"]
-            pool, *others = [cache.listing(self._records[path].md5) for path in paths if path in self._records]
-            if pool is not None:
-                new = set(pool.values()) - {md5 for other in others for md5 in (other or {}).values()}
-                added.append(sum(_size(cache.object(md5)) for md5 in new))
-        return round(statistics.median(added)) if added else None
-
-
-def _disk(earlier: _Earlier, stage: str, size: _Sizes, folder: Path, params: Params) -> int | None:
+def _disk(earlier: EarlierRounds, stage: str, size: _Sizes, folder: Path, params: Params) -> int | None:
     if stage == "ingest":  # pictures are kept as they came
         return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     if stage == "prune":
@@ -298,10 +216,6 @@ def _disk(earlier: _Earlier, stage: str, size: _Sizes, folder: Path, params: Par
     if found is None and stage == "sketch" and {params.cluster.features, params.prune.features} == {"gradient"}:
         return size.flows[stage][1] * (2 * params.sketch.dim + _SIGNALS)  # half precision
     return found
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
 
 
 # --- for the terminal -------------------------------------------------------------------------------------------------

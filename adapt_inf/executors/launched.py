@@ -65,7 +65,7 @@ def on_launched(
     except (FileNotFoundError, PermissionError) as error:
         raise AdaptInfError(
             f"`executor.launcher` is `{launcher}`, and {words[0]} cannot be begun ({error.strerror}).",
-            "Set it to what begins processes here, such as `torchrun --nproc-per-node 8`.",
+            "Set it to what begins processes here, such as `torchrun --standalone --nproc-per-node 8`.",
         ) from error
     faults: list[dict[str, Any]] = []
     with process:

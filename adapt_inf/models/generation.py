@@ -81,3 +81,14 @@ def as_base(vlm: VLM) -> Iterator[VLM]:
         return
     with vlm.model.disable_adapter():
         yield vlm
+
+
+@contextmanager
+def with_adapter_named(vlm: VLM, name: str) -> Iterator[VLM]:
+    """The same model with the adapter that `vlm.add_adapter` put beside its own, for as long as the block runs."""
+    own = vlm.model.active_adapter
+    vlm.model.set_adapter(name, inference_mode=True)
+    try:
+        yield vlm
+    finally:
+        vlm.model.set_adapter(own, inference_mode=True)

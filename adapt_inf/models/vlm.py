@@ -131,6 +131,20 @@ def load_vlm(folder: Path, *, device: str = "cpu", trainable: bool = False) -> V
     return VLM(model, processor, place, adapted, base)
 
 
+def add_adapter(vlm: VLM, folder: Path, name: str) -> None:
+    """Load the adapter in `folder` beside the one that `vlm` has, over the same base; the own one stays in use.
+
+    Raises:
+        ModelError: it does not load.
+    """
+    try:
+        vlm.model.load_adapter(str(folder), adapter_name=name)
+    except LOAD_FAULTS as error:
+        raise ModelError(str(folder), f"its adapter does not load ({first_line(error)})") from error
+    vlm.model.to(vlm.device)
+    vlm.model.eval()
+
+
 def load_base(folder: Path, place: torch.device, *, complete: bool = False) -> tuple[Any, Any]:
     """The frozen model and the processor of a Hugging Face folder; float32 on a CPU, as stored on a GPU.
 

@@ -2,42 +2,30 @@
 
 Three models answer: this round's, on all suites; the parent's and the base model, on the suites that are new, since
 what was known before the round is part of the figures. Scores of earlier rounds come from the parent's matrix and are
-never computed again. Answers of one model on one suite are the unit of work: a killed run keeps those that it finished.
-A sample that the model cannot read counts as answered with nothing; `fault` in predictions.parquet says why.
+never computed again. Who answers, and how a killed run goes on, is in `adapt_inf.stages.answers`. A sample that the
+model cannot read counts as answered with nothing; `fault` in predictions.parquet says why.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
 import pandas as pd
 
-from adapt_inf.config import Evaluate, Params
-from adapt_inf.data.intake import SUITES
+from adapt_inf.config import Executor, Params
 from adapt_inf.data.pool import POOL
-from adapt_inf.data.shards import read_shard
-from adapt_inf.errors import SampleError
 from adapt_inf.evaluation.figures import Accuracies, figures, rare_skills
-from adapt_inf.evaluation.metrics import METRICS
+from adapt_inf.executors.parts import device_kind
 from adapt_inf.files import file_digest, folder_digest, read_json, remove_folder, write_json, write_parquet
-from adapt_inf.models.generation import answer, as_base
-from adapt_inf.models.vlm import VLM, load_vlm
-from adapt_inf.progress import progress
 from adapt_inf.project import BASE, Project
+from adapt_inf.stages.answers import MATRIX, OWN, PARTS, THE_BASE, THE_PARENT, marked_answers, new_suites, suites_of
 from adapt_inf.stages.context import StageContext
 
 PREDICTIONS = "predictions.parquet"
 BEFORE = "before.parquet"
-MATRIX = "accuracy_matrix.json"
 FIGURES = "metrics.json"
-PARTS = ".parts"
-COLUMNS = ("suite", "sample_id", "skill", "metric", "prediction", "answers", "score", "fault")
 
-Model = AbstractContextManager[VLM]
 Matrix = dict[str, Any]
 
 
@@ -51,8 +39,8 @@ def run(ctx: StageContext) -> dict[str, Any]:
 
 
 def evaluate_base(project: Project, params: Params) -> dict[str, Any]:
-    """Write rounds/base/evaluate: the base model on the suites of the base pool, possibly none."""
-    ctx = StageContext(project, BASE, params)
+    """Write rounds/base/evaluate: the base model on the suites of the base pool, possibly none; by this machine."""
+    ctx = StageContext(project, BASE, replace(params, executor=Executor()))
     report = _evaluate(ctx, {"skills": [], "rounds": [], "values": {}, "base": {}}, parent=None)
     if not any(project.work(BASE).iterdir()):
         project.work(BASE).rmdir()
@@ -60,23 +48,17 @@ def evaluate_base(project: Project, params: Params) -> dict[str, Any]:
 
 
 def _evaluate(ctx: StageContext, before: Matrix, parent: str | None) -> dict[str, Any]:
-    pool, model = ctx.input("pool"), ctx.input("model")
-    suites = {path.stem: path for path in sorted((pool / SUITES).glob("*.parquet"))}
-    known = {entry["suite"] for entry in before["skills"]}
-    new = {name: path for name, path in suites.items() if name not in known}
-    knobs = ctx.params.evaluate
-    depends_on = [asdict(knobs), before, read_json(pool / POOL), folder_digest(model)]
+    pool, suites, new = ctx.input("pool"), suites_of(ctx), new_suites(ctx)
+    depends_on = [device_kind(ctx.params.executor), asdict(ctx.params.evaluate), before, read_json(pool / POOL)]
+    depends_on += [folder_digest(ctx.input("model"))]
     depends_on += [folder_digest(ctx.parent_input("model"))] if parent is not None else []
     depends_on += [[name, file_digest(path)] for name, path in suites.items()]
     with ctx.output("evaluate", depends_on) as out:
-        seen = _Answers(out / PARTS, knobs)
-        own = seen.of("round", lambda: _loaded(model), suites)
+        answers, resumed = marked_answers(ctx, out)
+        own, base = answers[OWN], answers[THE_BASE]
+        inherited = base if parent == BASE else answers[THE_PARENT]
         if parent is None:
-            base = inherited = own
-        else:
-            base = seen.of("base", lambda: _base(model), new)
-            folder = ctx.parent_input("model")
-            inherited = base if parent == BASE else seen.of("parent", lambda: _loaded(folder), new)
+            base = own
         matrix = _matrix(ctx.round, parent, before, own, inherited, base, read_json(pool / POOL))
         write_parquet(out / PREDICTIONS, own)
         if parent is not None:
@@ -87,6 +69,7 @@ def _evaluate(ctx: StageContext, before: Matrix, parent: str | None) -> dict[str
         remove_folder(out / PARTS)
     return {
         "samples": len(own),
+        "resumed": resumed,
         "unreadable": int((own["fault"] != "").sum()),
         "suites": len(suites),
         "new_suites": len(new),
@@ -94,66 +77,6 @@ def _evaluate(ctx: StageContext, before: Matrix, parent: str | None) -> dict[str
         "average_accuracy": metrics["average_accuracy"],
         "forgetting": metrics["forgetting"],
     }
-
-
-@contextmanager
-def _base(folder: Path) -> Iterator[VLM]:
-    with as_base(load_vlm(folder, device="auto")) as vlm:
-        yield vlm
-
-
-def _loaded(folder: Path) -> Model:
-    return nullcontext(load_vlm(folder, device="auto"))
-
-
-class _Answers:
-    """Marked answers, a file for each model and suite while the stage runs."""
-
-    def __init__(self, folder: Path, knobs: Evaluate) -> None:
-        self._folder = folder
-        self._knobs = knobs
-
-    def of(self, who: str, load: Callable[[], Model], suites: dict[str, Path]) -> pd.DataFrame:
-        """Marked answers of a model on suites, in their order; the model is loaded only if something is missing."""
-        paths = {name: self._folder / who / f"{name}.parquet" for name in suites}
-        missing = [name for name, path in paths.items() if not path.is_file()]
-        if missing:
-            with load() as vlm:
-                for name in missing:
-                    write_parquet(paths[name], self._mark(vlm, f"evaluate {who} on {name}", name, suites[name]))
-        parts = [pd.read_parquet(path) for path in paths.values()]
-        return pd.concat(parts, ignore_index=True) if parts else _frame([])
-
-    def _mark(self, vlm: VLM, title: str, suite: str, path: Path) -> pd.DataFrame:
-        samples = read_shard(path)
-        faults: dict[str, str] = {}
-
-        def refuse(error: SampleError) -> None:
-            faults[error.sample_id] = error.problem
-
-        with progress(title, len(samples)) as bar:
-            texts = answer(vlm, samples, self._knobs.max_new_tokens, self._knobs.batch_size, bar.update, refuse)
-        return _frame(
-            [
-                {
-                    "suite": suite,
-                    "sample_id": sample.sample_id,
-                    "skill": sample.skill,
-                    "metric": sample.metric,
-                    "prediction": text,
-                    "answers": list(sample.answers),
-                    "score": METRICS[sample.metric](text, sample.answers),
-                    "fault": faults.get(sample.sample_id, ""),
-                }
-                for sample, text in zip(samples, texts, strict=True)
-            ]
-        )
-
-
-def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    texts = {name: "str" for name in COLUMNS if name not in ("answers", "score")}
-    return frame.astype({**texts, "score": "float64"})
 
 
 def _scores(answers: pd.DataFrame) -> dict[str, float]:

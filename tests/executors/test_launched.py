@@ -18,16 +18,16 @@ from serving import until
 from adapt_inf.config import Params, set_values
 from adapt_inf.errors import AdaptInfError
 from adapt_inf.executors.launched import on_launched
-from adapt_inf.files import folder_digest
+from adapt_inf.files import folder_digest, read_json
 from adapt_inf.project import Project
 from adapt_inf.stages.context import StageContext
 
-LAUNCHER = f"{Path(sys.executable).with_name('torchrun')} --nproc-per-node 2"
+LAUNCHER = f"{Path(sys.executable).with_name('torchrun')} --standalone --nproc-per-node 2"
 
 
 @pytest.fixture
 def project(two_rounds: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A round whose sketch, score and train are to be made again, by two processes."""
+    """A round whose stages are to be made again, by two processes."""
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     project = copy_project(two_rounds, tmp_path / "launched")
     params = project.params_of("r001")
@@ -57,6 +57,13 @@ def test_two_processes_come_to_the_same(project: Project, two_rounds: Project, m
     shutil.rmtree(project.output("r001", "model"))
     machine.run("adapt-inf", "stage", "train", "r001", cwd=project.root)
     assert losses(project) == pytest.approx(losses(two_rounds), rel=1e-3)
+    shutil.rmtree(project.output("r001", "evaluate"))
+    machine.run("adapt-inf", "stage", "evaluate", "r001", cwd=project.root)
+    answered, known = (
+        read_json(each.output("r001", "evaluate") / "metrics.json")["average_accuracy"]
+        for each in (project, two_rounds)
+    )
+    assert answered == pytest.approx(known, abs=0.1)  # of weights that differ in their last bits
     made, expected = ({path.name for path in each.output("r001", "model").iterdir()} for each in (project, two_rounds))
     assert made == expected
 

@@ -15,7 +15,8 @@ from adapt_inf.errors import ModelError
 from adapt_inf.files import folder_digest, read_json
 from adapt_inf.models import vlm as vlm_module
 from adapt_inf.models.batches import collate
-from adapt_inf.models.vlm import VLM, load_vlm, save_adapter
+from adapt_inf.models.generation import with_adapter_named
+from adapt_inf.models.vlm import VLM, add_adapter, load_vlm, save_adapter
 
 
 @pytest.fixture
@@ -50,6 +51,24 @@ def test_an_adapter_comes_back_with_the_same_logits(project: Path, samples: list
     assert trained
     assert all("lora_" in name for name in trained)
     assert len(after.decoder().layers) == 4
+
+
+def test_two_adapters_share_a_base_and_do_not_mix(project: Path, samples: list[Sample]) -> None:
+    alone = {}
+    for seed, name in enumerate(("r001", "r002")):
+        save_adapter(adapted(project, seed), project / "rounds" / name / "model")
+        vlm = load_vlm(project / "rounds" / name / "model")
+        batch = collate(vlm, samples)
+        alone[name] = vlm.model(**batch.inputs).logits
+    add_adapter(vlm, project / "rounds" / "r001" / "model", "parent")
+    assert torch.equal(vlm.model(**batch.inputs).logits, alone["r002"])
+    with with_adapter_named(vlm, "parent") as other:
+        assert torch.equal(other.model(**batch.inputs).logits, alone["r001"])
+    assert torch.equal(vlm.model(**batch.inputs).logits, alone["r002"])
+    assert not torch.equal(alone["r001"], alone["r002"])
+    (project / "rounds" / "r001" / "model" / "adapter_model.safetensors").write_bytes(b"no")
+    with pytest.raises(ModelError, match="its adapter does not load"):
+        add_adapter(vlm, project / "rounds" / "r001" / "model", "broken")
 
 
 def test_an_adapter_folder_is_the_same_bytes_again(project: Path, tmp_path: Path) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from killing import kill_midway
+from machine import copy_project
 from model_samples import make_sample
 from trained_project import begin_round, context, make_lineage
 
@@ -20,6 +23,7 @@ from adapt_inf.models.generation import answer, as_base
 from adapt_inf.models.vlm import load_vlm
 from adapt_inf.project import Project
 from adapt_inf.stages import evaluate, train
+from adapt_inf.stages.answers import parts_for
 from adapt_inf.stages.evaluate import evaluate_base
 
 
@@ -127,35 +131,27 @@ def test_only_its_files_are_left_and_they_are_the_same_bytes_again(lineage: Proj
     assert folder_digest(out) == before
 
 
-def test_answers_that_a_killed_run_finished_are_kept(lineage: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    out = lineage.output("r002", "evaluate")
-    before = folder_digest(out)
-    asked: list[str] = []
+def test_answers_that_a_killed_run_finished_are_kept(lineage: Project, tmp_path: Path) -> None:
+    project = copy_project(lineage, tmp_path / "killed")
+    params = project.params_of("r001")
+    params.write_text(params.read_text().replace("batch_size: 8", "batch_size: 1"))
+    whole = evaluate.run(context(project, "r001"))
+    before = folder_digest(project.output("r001", "evaluate"))
+    left = kill_midway(project.root, "r001", "evaluate", ".parts/part-*.parquet")
+    kept = sum(len(pd.read_parquet(path)) for path in left)
+    assert kept > 0
+    assert evaluate.run(context(project, "r001")) == {**whole, "resumed": kept}
+    assert folder_digest(project.output("r001", "evaluate")) == before
 
-    class Killed(BaseException):
-        pass
 
-    def dying(vlm: Any, samples: Any, *rest: Any) -> list[str]:
-        suite = samples[0].sample_id.split("/")[0]
-        if len(asked) == 2:
-            raise Killed
-        asked.append(suite)
-        return answer(vlm, samples, *rest)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(evaluate, "answer", dying)
-        with pytest.raises(Killed):
-            evaluate.run(context(lineage, "r002"))
-    assert asked == ["first", "second"]
-
-    def counting(vlm: Any, samples: Any, *rest: Any) -> list[str]:
-        asked.append(samples[0].sample_id.split("/")[0])
-        return answer(vlm, samples, *rest)
-
-    monkeypatch.setattr(evaluate, "answer", counting)
-    evaluate.run(context(lineage, "r002"))
-    assert asked[2:] == ["start", "second", "second"]  # its own last suite, then base and parent on what is new
-    assert folder_digest(out) == before
+def test_parts_cover_what_each_model_is_asked(lineage: Project) -> None:
+    ctx = context(lineage, "r002")
+    small = replace(ctx, params=replace(ctx.params, evaluate=replace(ctx.params.evaluate, batch_size=1)))
+    parts = [("round", "first"), ("round", "second"), ("round", "start"), ("base", "second"), ("parent", "second")]
+    spans = [part[:2] + part[3:] for part in parts_for(small)]
+    assert spans == [(*part, *span) for part in parts for span in ((0, 4), (4, 6))]
+    assert [part[:2] for part in parts_for(ctx)] == parts
+    assert [part[:2] for part in parts_for(context(lineage, "r001"))] == [*parts[:1], parts[2], ("base", "first")]
 
 
 def test_a_base_without_suites_and_the_first_round_after_it(tmp_path: Path, miniature_model: Path) -> None:
@@ -176,16 +172,19 @@ def test_a_base_without_suites_and_the_first_round_after_it(tmp_path: Path, mini
 
 
 def test_a_sample_that_the_model_cannot_read_counts_as_unanswered(lineage: Project, tmp_path: Path) -> None:
-    suite = tmp_path / "suite.parquet"
-    read_one, *_ = read_shard(lineage.output("r002", "pool") / "suites" / "first.parquet")
-    endless = make_sample("endless", 0, [("word " * 300, "yes")])
-    write_shard(suite, [endless, read_one])
-    model = lineage.output("r002", "model")
-    knobs = load_params(lineage.params_of("r002")).evaluate
-    found = evaluate._Answers(tmp_path / "parts", knobs).of("round", lambda: evaluate._loaded(model), {"first": suite})
+    project = copy_project(lineage, tmp_path / "endless")
+    suite = project.output("r002", "pool") / "suites" / "second.parquet"
+    read_one, *_ = read_shard(suite)
+    suite.unlink()  # DVC's cache may hold the same file
+    write_shard(suite, [make_sample("endless", 0, [("word " * 300, "yes")]), read_one])
+    evaluate.run(context(project, "r002"))
+    table = pd.read_parquet(project.output("r002", "evaluate") / "predictions.parquet")
+    found = table[table["suite"] == "second"].reset_index(drop=True)
     assert found["sample_id"].tolist() == ["drop/endless", read_one.sample_id]
     assert found["prediction"][0] == ""
     assert found["score"][0] == 0
     assert "of which the model takes 256" in found["fault"][0]
     assert found["fault"][1] == ""
-    assert found["prediction"][1] == answer(load_vlm(model), [read_one], knobs.max_new_tokens, 1)[0]
+    knobs = load_params(project.params_of("r002")).evaluate
+    vlm = load_vlm(project.output("r002", "model"))
+    assert found["prediction"][1] == answer(vlm, [read_one], knobs.max_new_tokens, 1)[0]

@@ -1,0 +1,365 @@
+"""What a round costs at another size: of the pool, of the model, on GPUs. By formula, from measured rates.
+
+The model's stages go by operations: so many for a parameter and a token (see `models.sizes`), so many tokens, and the
+rate at which they are done: that of earlier rounds on this machine, per stage, or `tflops` of a GPU. Memory is by the
+formulas of docs/models.md. What the pool costs beside the model (cluster, select, prune) goes by sizes and dimensions,
+with constants that `benchmarks/pool_scale.py` gave and a small product that tells how fast this machine is.
+`benchmarks/cost_model.py` holds all of it against runs at three sizes.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from adapt_inf import lineage
+from adapt_inf.config import Params, load_params
+from adapt_inf.data.intake import SUITES
+from adapt_inf.data.manifest import SHARDS
+from adapt_inf.earlier_rounds import EarlierRounds
+from adapt_inf.errors import AdaptInfError
+from adapt_inf.files import read_json
+from adapt_inf.models.sizes import OPERATIONS, Shape, activations, shape_of
+from adapt_inf.project import BASE, Project
+from adapt_inf.selection.budgets import resolve_budget
+from adapt_inf.selection.clusters import SILHOUETTE_SAMPLES, k_grid
+from adapt_inf.stages.runner import STAGES
+
+TFLOPS = 140.0
+"""Of one GPU, kept up over a pass: an A100's 312 at 45%. An assumption, since none was measured."""
+WITH_MODEL = ("sketch", "score", "train", "evaluate")
+
+_HASHED = 6e8  # bytes a second: DVC hashes what a stage leaves
+_ROW = 5e-9  # seconds a number of a sketch, read and decoded to be assigned
+_CLUSTER_RATE = 8.5e10  # operations a second of k-means and of assigning
+_SELECTED = 1.25e-6  # seconds a candidate
+_PRUNE_ROW = 4.0e-8  # seconds a number of a sketch in a cluster that gives samples away
+_PRUNE_PAIR = 2.6e-12  # seconds a number of a pair of sketches in such a cluster; most pairs are told apart by bounds
+_KMEANS_STEPS = 20
+_REFERENCE = 1.7e11  # operations a second of `_speed` on the machine that the constants above are of: two cores
+_SIGNALS, _CHOSEN, _MANIFEST, _ANSWER = 60, 40, 150, 200  # bytes a sample in tables
+
+
+@dataclass(frozen=True)
+class Size:
+    """A round that is asked about.
+
+    Attributes:
+        candidates: the pool's live samples and the drop's.
+        new: those of the drop.
+        tokens: of a sample, with those of its images.
+        sample_bytes: of one in a shard.
+        asked: evaluation samples.
+    """
+
+    candidates: int
+    new: int
+    tokens: float
+    sample_bytes: float
+    asked: int
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """One stage; None where nothing is known.
+
+    Attributes:
+        samples: that it goes over.
+        memory_bytes: of a GPU, or of the process without one: model, batch, arrays.
+        moved_bytes: read and written, over the network where the project's folder is on one.
+        grows: with the candidates: `n`, `n^1.5`, `n^2`, or `-` where it does not.
+    """
+
+    stage: str
+    samples: int
+    seconds: float | None
+    memory_bytes: float
+    disk_bytes: float
+    moved_bytes: float
+    grows: str
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a round of some size would cost.
+
+    Attributes:
+        gpus: 0: this machine as the earlier rounds had it.
+        tflops: assumed of a GPU; None without GPUs.
+        measured: the rounds whose rates these are.
+        pool_cap: of params.yaml.
+    """
+
+    model: Shape
+    size: Size
+    gpus: int
+    tflops: float | None
+    measured: list[str]
+    stages: list[StageCost]
+    between_seconds: float | None
+    pool_cap: int | None
+
+    @property
+    def seconds(self) -> float | None:
+        parts = [self.between_seconds, *(each.seconds for each in self.stages)]
+        return None if None in parts else sum(part for part in parts if part is not None)
+
+    def to_json(self) -> dict[str, Any]:
+        totals = {
+            "seconds": self.seconds,
+            "memory_bytes": max(each.memory_bytes for each in self.stages),
+            "disk_bytes": sum(each.disk_bytes for each in self.stages),
+            "moved_bytes": sum(each.moved_bytes for each in self.stages),
+        }
+        return asdict(self) | totals
+
+
+def estimate_round(
+    project: Project,
+    pool: int | None = None,
+    model: str | None = None,
+    gpus: int = 0,
+    new: int | None = None,
+    tokens: float | None = None,
+    tflops: float = TFLOPS,
+) -> Estimate:
+    """What a round of this project's kind would cost at another size.
+
+    Args:
+        pool: candidates; None: those of the head's pool.
+        model: see `shape_of`; None: the project's base.
+        gpus: that share the work; 0: this machine as it was measured.
+        new: candidates that the drop brings; None: a tenth.
+        tokens: of a sample; None: as measured.
+        tflops: of a GPU.
+
+    Raises:
+        AdaptInfError: no round has ended from which rates could be told, or an argument is none.
+    """
+    earlier = EarlierRounds(project)
+    params, own = load_params(project.params_file), shape_of(str(project.output(BASE, "model")))
+    known = earlier.tokens()
+    if tokens is None and known is None:
+        raise AdaptInfError(
+            "How many tokens a sample has is not known before a round has ended.", "Say it: --tokens 700."
+        )
+    if not gpus and not earlier.rounds:
+        raise AdaptInfError(
+            "No round has ended on this machine, so its rates are not known.", "Name GPUs, with --gpus, or run one."
+        )
+    live, sample_bytes, asked = _pool(project)
+    candidates = pool if pool is not None else live
+    new = max(1, candidates // 10) if new is None else new
+    if not 0 < new <= candidates:
+        raise AdaptInfError(
+            f"A drop of {new:,} is not part of a pool of {candidates:,}.", "Let --new be at most --pool."
+        )
+    size = Size(candidates, new, float(tokens or known or 0.0), sample_bytes, asked)
+    shape = own if model is None else shape_of(model)
+    work = _Work(params, shape, size, max(1, gpus), on_gpu=gpus > 0)
+    then = _Work(params, own, Size(1, 1, known or size.tokens, sample_bytes, 1), 1, on_gpu=False)
+    stages, beside = [], pool_seconds(params, candidates)
+    for stage in STAGES:
+        if stage in WITH_MODEL and gpus:
+            seconds: float | None = work.operations(stage) / (gpus * tflops * 1e12)
+        elif stage in WITH_MODEL or stage == "ingest":
+            scale = work.per_sample(stage) / then.per_sample(stage) if stage in WITH_MODEL else 1.0
+            line = earlier.line(stage)
+            seconds = None if line is None else line[0] + line[1] * scale * work.samples(stage)
+        else:
+            seconds = beside[stage]
+        stages.append(work.cost(stage, seconds))
+    overhead, disk = earlier.overhead(), sum(each.disk_bytes for each in stages)
+    between = None if overhead is None else overhead * len(STAGES) + disk / _HASHED
+    return Estimate(
+        model=shape,
+        size=size,
+        gpus=gpus,
+        tflops=tflops if gpus else None,
+        measured=earlier.rounds,
+        stages=stages,
+        between_seconds=between,
+        pool_cap=params.prune.pool_cap,
+    )
+
+
+def pool_seconds(params: Params, candidates: int) -> dict[str, float]:
+    """Seconds of the stages that look at sketches and scores alone, on this machine: cluster, select, prune."""
+    work = _Work(params, Shape(0, 0, 0, 0, 0), Size(candidates, 1, 0, 0, 0), 1, on_gpu=False)
+    speed = _speed()
+    return {stage: work.beside_the_model(stage) / speed for stage in ("cluster", "select", "prune")}
+
+
+def _pool(project: Project) -> tuple[int, float, int]:
+    """Of the head's pool: live samples, bytes of a sample in the shards, evaluation samples."""
+    pool = project.output(lineage.head(project), "pool")
+    shards = sorted((pool / SHARDS).glob("*.parquet"))
+    rows = sum(pq.read_metadata(path).num_rows for path in shards)
+    asked = sum(pq.read_metadata(path).num_rows for path in (pool / SUITES).glob("*.parquet"))
+    size = sum(path.stat().st_size for path in shards) / rows if rows else 0.0
+    return int(read_json(pool / "pool.json")["live"]), size, asked
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What each stage does at some size."""
+
+    params: Params
+    model: Shape
+    size: Size
+    workers: int
+    on_gpu: bool
+
+    def samples(self, stage: str) -> int:
+        n = self.size.candidates
+        train, select = self.params.train, self.params.select
+        if stage == "ingest":
+            return self.size.new
+        if stage == "evaluate":
+            return self.size.asked
+        if stage == "prune" and (self.params.prune.pool_cap or n) >= n:
+            return 0
+        if stage != "train":
+            return n
+        selected = {"full": n, "sequential": min(self.size.new, resolve_budget(select.budget, n))}.get(
+            select.strategy, resolve_budget(select.budget, n)
+        )
+        steps = train.steps or max(1, round(train.epochs * -(-selected // train.batch_size)))
+        return steps * train.batch_size
+
+    def per_sample(self, stage: str) -> float:
+        """Operations of the model on a sample."""
+        evaluate = self.params.evaluate
+        tokens = self.size.tokens + (2 * evaluate.max_new_tokens if stage == "evaluate" else 0)
+        return OPERATIONS[stage](self.params) * self.model.parameters * tokens
+
+    def operations(self, stage: str) -> float:
+        return self.per_sample(stage) * self.samples(stage)
+
+    def clusters(self) -> tuple[float, float]:
+        """How many clusters there will be, and how many centroids are trained on the way to that number."""
+        k = self.params.cluster.k
+        if k != "auto":
+            return float(k), 0.0
+        grid = k_grid(self.size.candidates)
+        return math.sqrt(grid[0] * grid[-1]), float(sum(grid))
+
+    def beside_the_model(self, stage: str) -> float:
+        """Seconds of cluster, select or prune on the machine of the constants."""
+        n, dim = self.size.candidates, self.params.sketch.dim
+        k, tried = self.clusters()
+        if stage == "select":
+            return _SELECTED * n
+        if stage == "prune":
+            return self.samples("prune") * dim * (_PRUNE_ROW + _PRUNE_PAIR * n / k)
+        trained = min(n, k * self.params.cluster.points_per_centroid)
+        products = _KMEANS_STEPS * (k * trained + tried * min(n, SILHOUETTE_SAMPLES) / 2) + k * n
+        return n * dim * _ROW + 2 * dim * products / _CLUSTER_RATE
+
+    def cost(self, stage: str, seconds: float | None) -> StageCost:
+        n, count, dim = self.size.candidates, self.samples(stage), self.params.sketch.dim
+        weights = self.model.parameters * (2 if self.on_gpu else 4)
+        pictures = count * self.size.sample_bytes
+        vectors = 2.0 * dim * n
+        disk = {
+            "ingest": pictures,
+            "sketch": vectors + _SIGNALS * n,
+            "cluster": 12.0 * n,
+            "score": (8 * len(self.params.select.scores) + 20.0) * n,
+            "select": _CHOSEN * float(min(n, resolve_budget(self.params.select.budget, n))),
+            "prune": _MANIFEST * float(n),
+            "train": 4 * self.model.adapter(self.params.train.rank),
+            "evaluate": _ANSWER * float(count),
+        }[stage]
+        read = {"ingest": pictures, "cluster": vectors, "prune": vectors if count else 0.0, "select": 100.0 * n}
+        moved = read.get(stage, pictures + self.workers * weights) + disk
+        if stage == "train" and self.workers > 1:
+            steps = count / self.params.train.batch_size
+            moved += 2 * disk * steps * (self.workers - 1)
+        arrays = self.params.memory_mb * 1e6 + 100.0 * n
+        memory = arrays
+        if stage in WITH_MODEL:
+            memory = weights + activations(stage, self.params, self.model, self.size.tokens) * (1 if self.on_gpu else 2)
+        return StageCost(stage, count, seconds, memory, disk, moved, self._grows(stage))
+
+    def _grows(self, stage: str) -> str:
+        if stage in ("ingest", "evaluate") or (stage == "prune" and not self.samples(stage)):
+            return "-"
+        if stage == "train":
+            fixed = self.params.train.steps is not None or isinstance(self.params.select.budget, int)
+            return "-" if fixed else "n"
+        auto = self.params.cluster.k == "auto"
+        return {"cluster": "n^1.5" if auto else "n", "prune": "n^1.5" if auto else "n^2"}.get(stage, "n")
+
+
+def _speed() -> float:
+    """How fast this machine multiplies, beside the one that the constants are of."""
+    size = 1024
+    rows = np.random.default_rng(0).random((size, size), dtype=np.float32)
+    taken = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        rows @ rows
+        taken.append(time.perf_counter() - begun)
+    return 2 * size**3 / min(taken) / _REFERENCE
+
+
+# --- for the terminal -------------------------------------------------------------------------------------------------
+
+
+def estimate_table(estimate: Estimate) -> str:
+    """The estimate for people: a row per stage, what it comes to, and what it stands on."""
+    rows = [["stage", "samples", "time", "memory", "disk", "moved", "grows"]]
+    for each in estimate.stages:
+        figures = [_time(each.seconds), _bytes(each.memory_bytes), _bytes(each.disk_bytes), _bytes(each.moved_bytes)]
+        rows.append([each.stage, f"{each.samples:,}", *figures, each.grows])
+    rows.append(["between", "", _time(estimate.between_seconds), "", "", "", ""])
+    total = estimate.to_json()
+    sums = [_bytes(total[name]) for name in ("memory_bytes", "disk_bytes", "moved_bytes")]
+    rows.append(["all", "", _time(estimate.seconds), *sums, ""])
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
+    ]
+    size, where = estimate.size, f"{estimate.gpus} GPUs" if estimate.gpus else "this machine"
+    title = f"a round over {size.candidates:,} candidates, {size.new:,} of them new, with a model of "
+    title += f"{estimate.model.parameters:.3g} parameters on {where}; {size.tokens:.0f} tokens a sample"
+    return "\n".join([title, *(line.rstrip() for line in lines), *_remarks(estimate)])
+
+
+def _remarks(estimate: Estimate) -> Iterator[str]:
+    if estimate.gpus:
+        yield f"{', '.join(WITH_MODEL)}: {estimate.tflops:g} TFLOP/s a GPU, an assumption; yours with --tflops."
+    if estimate.measured:
+        what = "ingest" if estimate.gpus else "ingest and the model"
+        yield f"{what}: at the rates of {', '.join(estimate.measured)}."
+    yield "memory: of a GPU, or of the process; moved: read and written, over the network if the project lies on one."
+    if (cap := estimate.pool_cap) is None:
+        yield "Nothing is pruned: every round looks at all that ever came. prune.pool_cap keeps rounds level."
+    else:
+        yield f"prune.pool_cap keeps {cap:,}: a round looks at that and its drop at most, however many came before."
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return "?"
+    for size, unit in ((1, "s"), (60, "min"), (3600, "h")):
+        if seconds < 100 * size or unit == "h":
+            return f"{seconds / size:,.1f} {unit}"
+    return ""
+
+
+def _bytes(size: float) -> str:
+    for power, unit in ((1e3, "kB"), (1e6, "MB"), (1e9, "GB"), (1e12, "TB")):
+        if size < 1000 * power or unit == "TB":
+            return f"{size / power:,.1f} {unit}"
+    return ""

@@ -1,0 +1,130 @@
+"""What the latest rounds on this machine took: seconds and memory of their stages, and what they left on disk."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+
+from adapt_inf import lineage
+from adapt_inf.project import BASE, Project
+from adapt_inf.stages.runner import OUTPUTS, STAGES, stage_outcome
+from adapt_inf.storage import Cache, records
+
+_MEASURED = 5  # rounds, the latest: the model, the parameters and the machine change over time
+_APART = 1.5  # largest of the sizes over the smallest, from where on a line says more than a ratio
+
+
+def models_asked(parent: str) -> int:
+    """Models beside the round's own that answer a new suite: the base, and the parent where that is another."""
+    return 1 if parent == BASE else 2
+
+
+class EarlierRounds:
+    """What the latest finished rounds on this machine took."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        finished = [each for each in lineage.rounds(project) if each.status == "finished"]
+        logged = [each for each in finished if all(self._log(each.round, stage).is_file() for stage in STAGES)]
+        self._parents = {each.round: each.parent for each in logged[-_MEASURED:]}
+        self.rounds = list(self._parents)
+        self._outcomes = {
+            (each, stage): stage_outcome(project, each, stage, cached=False) for each in self.rounds for stage in STAGES
+        }
+        self._records = records(project)
+
+    def _log(self, round_id: str, stage: str) -> Path:
+        return self._project.log(round_id) / f"{stage}.json"
+
+    def seconds(self, stage: str, work: float) -> float | None:
+        """Of a stage over `work` samples, by the median rate of the earlier rounds."""
+        taken = []
+        for each in self.rounds:
+            outcome = self._outcomes[each, stage]
+            report, seconds = outcome["report"], outcome["seconds"]
+            # Training has its own rate: a resumed one did not take all of its steps in these seconds.
+            if stage == "train" and report["samples_per_second"]:
+                taken.append(work / report["samples_per_second"])
+            elif done := self._work(each, stage):
+                taken.append(seconds * work / done)
+        return statistics.median(taken) if taken else None
+
+    def line(self, stage: str) -> tuple[float, float] | None:
+        """Seconds that a stage takes whatever its size, and per sample, as far as the earlier rounds can tell.
+
+        A least-squares line where their sizes differ enough to tell both apart; else all is per sample.
+        """
+        points = [
+            (done, float(self._outcomes[each, stage]["seconds"]))
+            for each in self.rounds
+            if (done := self._done(each, stage))
+        ]
+        if not points:
+            return None
+        sizes = [size for size, _ in points]
+        if max(sizes) > _APART * min(sizes):
+            slope, fixed = statistics.linear_regression(*zip(*points, strict=True))
+            if slope > 0 and fixed > 0:
+                return fixed, slope
+        return 0.0, statistics.median(seconds / size for size, seconds in points)
+
+    def _done(self, round_id: str, stage: str) -> float:
+        """Samples that a stage's seconds went by; 0 where a resumed training leaves that open."""
+        if stage != "train":
+            return float(self._work(round_id, stage))
+        outcome = self._outcomes[round_id, stage]
+        return float(outcome["report"]["samples_per_second"] * outcome["seconds"])
+
+    def tokens(self) -> float | None:
+        """Of a sample that was trained on, pictures included and padding not: the median of the earlier rounds."""
+        reports = [self._outcomes[each, "train"]["report"] for each in self.rounds]
+        found = [r["tokens_per_second"] / r["samples_per_second"] for r in reports if r["samples_per_second"]]
+        return statistics.median(found) if found else None
+
+    def _work(self, round_id: str, stage: str) -> int:
+        """Samples that a stage went over in the seconds that its log gives."""
+        report = self._outcomes[round_id, stage]["report"]
+        if stage == "evaluate":
+            new = self._outcomes[round_id, "ingest"]["report"]["eval"]
+            return int(report["samples"]) + new * models_asked(self._parents[round_id]) - report.get("resumed", 0)
+        return int(report.get("read", report.get("samples", report.get("candidates", 0)))) - report.get("resumed", 0)
+
+    def memory_mb(self, stage: str) -> float | None:
+        return max((self._outcomes[each, stage]["peak_memory_mb"] for each in self.rounds), default=None)
+
+    def overhead(self) -> float | None:
+        """Seconds between the end of one stage and the end of the next beyond what the next itself took.
+
+        The median over stages and rounds: where a round was cut off in the night, one such time is hours.
+        """
+        gaps = []
+        for each in self.rounds:
+            ends = [self._log(each, stage).stat().st_mtime for stage in STAGES]
+            for stage, before, end in zip(STAGES[1:], ends, ends[1:], strict=False):
+                gaps.append(end - before - self._outcomes[each, stage]["seconds"])
+        return max(0.0, statistics.median(gaps)) if gaps else None
+
+    def bytes(self, stage: str, work: float) -> int | None:
+        """What a stage over `work` samples leaves, by the median of the earlier rounds; a model does not grow."""
+        sizes = []
+        for each in self.rounds:
+            record = self._records.get(f"rounds/{each}/{OUTPUTS[stage]}")
+            done = int(self._outcomes[each, stage]["report"].get("samples", 0)) or self._work(each, "sketch")
+            if record is not None:
+                sizes.append(record.size if stage == "train" else record.size * work / max(1, done))
+        return round(statistics.median(sizes)) if sizes else None
+
+    def pool_bytes(self) -> int | None:
+        """What a pool version adds to its parent's and to what ingest left: the manifest and shards written anew."""
+        cache, added = Cache.of(self._project), []
+        for each, parent in self._parents.items():
+            paths = [f"rounds/{each}/pool", f"rounds/{parent}/pool", f"rounds/{each}/ingest"]
+            pool, *others = [cache.listing(self._records[path].md5) for path in paths if path in self._records]
+            if pool is not None:
+                new = set(pool.values()) - {md5 for other in others for md5 in (other or {}).values()}
+                added.append(sum(_size(cache.object(md5)) for md5 in new))
+        return round(statistics.median(added)) if added else None
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
