@@ -190,7 +190,8 @@ class MeetingPlace:
         if self._workers == 1:
             return alone
         if self._team is not None:
-            dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+            if not dist.is_initialized():  # they have met where they share the weights, too
+                dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
             return _sum_over_workers
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # else it listens on whatever this machine's name stands for
         store = dist.FileStore(str(Path(self._folder.name) / "store"), self._workers)

@@ -34,6 +34,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from adapt_inf.config import Train
 from adapt_inf.data.samples import Sample
@@ -99,7 +100,16 @@ class Trained:
     tokens: int
 
 
-def train(vlm: VLM, samples: Samples, knobs: Train, seed: int, work: Path, team: Team | None = None) -> Trained:
+def train(
+    vlm: VLM,
+    samples: Samples,
+    knobs: Train,
+    seed: int,
+    work: Path,
+    team: Team | None = None,
+    *,
+    sharded: bool = False,
+) -> Trained:
     """Train the adapter of `vlm` in place; see the module's text.
 
     Args:
@@ -109,6 +119,7 @@ def train(vlm: VLM, samples: Samples, knobs: Train, seed: int, work: Path, team:
         seed: of order and dropout.
         work: a folder for checkpoints. With one in it of the same run, training goes on from there.
         team: of the processes that a launcher began, all of which call this; without, the cores share the work.
+        sharded: whether the team shares the frozen weights, too (`sharding.shard`).
 
     Raises:
         SampleError: the model cannot read a sample.
@@ -140,7 +151,10 @@ def train(vlm: VLM, samples: Samples, knobs: Train, seed: int, work: Path, team:
                 share = indices[rank::workers]
                 size = knobs.micro_batch or knobs.batch_size
                 parts = (prepared.batch(share[at : at + size]) for at in range(0, len(share), size))
-                tokens += tuning.step(parts, len(indices), add_up)
+                # Those that share weights need one another in every pass, also for what is not theirs.
+                passes = -(-len(indices[::workers]) // size) - -(-len(share) // size) if sharded else 0
+                idle = (prepared.batch(indices[:1]) for _ in range(passes))
+                tokens += tuning.step(parts, len(indices), add_up, idle)
                 seen += len(indices)
                 seconds = time.monotonic() - started
                 row = tuning.log[-1]
@@ -170,13 +184,14 @@ class Tuning:
         )
         self.log: list[dict[str, Any]] = []
 
-    def step(self, parts: Iterable[Batch], count: int, add_up: AddUp = alone) -> int:
+    def step(self, parts: Iterable[Batch], count: int, add_up: AddUp = alone, idle: Iterable[Batch] = ()) -> int:
         """Take the next step and put down its row.
 
         Args:
             parts: this worker's share of the batch in micro-batches; each is freed before the next is made.
             count: samples of the whole batch.
             add_up: sums gradients and (loss, tokens) over the workers.
+            idle: to be run for the other workers' sake; they count for nothing.
 
         Returns:
             Tokens of the whole batch.
@@ -187,10 +202,11 @@ class Tuning:
         weights = list(self._weights.values())
         sums = torch.zeros(2, device=self._vlm.device)
         for batch in parts:
-            with autocast(self._vlm.device):
-                loss = sample_nll(*answer_logits(self._vlm, batch), n=len(batch)).sum() / count
+            loss = self._loss(batch) / count
             loss.backward()
             sums += torch.stack([loss.detach(), batch.attention_mask.sum()])
+        for batch in idle:
+            (0.0 * self._loss(batch)).backward()
         loss, tokens = add_up(weights, sums).tolist()
         norm = torch.nn.utils.clip_grad_norm_(weights, self._knobs.max_grad_norm).item()
         step = len(self.log) + 1
@@ -205,6 +221,10 @@ class Tuning:
         self._optimiser.zero_grad()
         self.log.append({"step": step, "loss": loss, "learning_rate": rate, "gradient_norm": norm, "samples": count})
         return int(tokens)
+
+    def _loss(self, batch: Batch) -> Tensor:
+        with autocast(self._vlm.device):
+            return sample_nll(*answer_logits(self._vlm, batch), n=len(batch)).sum()
 
     def keep(self, work: Path) -> None:
         """Write a checkpoint. The log first: what counts is the step in the weights' file; the log is cut to it."""

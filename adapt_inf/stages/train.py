@@ -19,6 +19,7 @@ from adapt_inf.data.shards import SampleStore
 from adapt_inf.errors import StageInputError
 from adapt_inf.files import folder_digest, read_json, remove_folder, write_json, write_text
 from adapt_inf.models.lora import with_adapter
+from adapt_inf.models.sharding import is_asked_for, shard
 from adapt_inf.models.training import train
 from adapt_inf.models.vlm import load_vlm, save_adapter
 from adapt_inf.parallel import Team
@@ -63,7 +64,9 @@ def tune(ctx: StageContext, out: Path, team: Team | None = None) -> None:
     checkpoints = out / CHECKPOINTS
     checkpoints.mkdir(exist_ok=True)
     vlm = with_adapter(load_vlm(ctx.parent_input("model"), device="auto", trainable=True), knobs, seed)
-    trained = train(vlm, SampleStore(selected_rows(ctx)), knobs, seed, checkpoints, team)
+    if sharded := team is not None and is_asked_for():
+        shard(vlm, team.count)
+    trained = train(vlm, SampleStore(selected_rows(ctx)), knobs, seed, checkpoints, team, sharded=sharded)
     if team is not None and team.rank:
         return
     save_adapter(vlm, out, home=ctx.project.output(ctx.round, "model"))

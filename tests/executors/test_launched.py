@@ -15,13 +15,19 @@ import pytest
 from machine import Machine, copy_project
 from serving import until
 
-from adapt_inf.config import Params, set_values
+from adapt_inf.config import Params, load_params, set_values
 from adapt_inf.errors import AdaptInfError
 from adapt_inf.executors.launched import on_launched
-from adapt_inf.files import folder_digest, read_json
+from adapt_inf.files import folder_digest, read_json, write_json
+from adapt_inf.models.sharding import shard
+from adapt_inf.models.structure import decoder_layers
+from adapt_inf.models.vlm import VLM
+from adapt_inf.parallel import Team
 from adapt_inf.project import Project
+from adapt_inf.stages import train
 from adapt_inf.stages.context import StageContext
 
+HERE = Path(__file__).parent
 LAUNCHER = f"{Path(sys.executable).with_name('torchrun')} --standalone --nproc-per-node 2"
 
 
@@ -87,14 +93,54 @@ def test_killed_it_leaves_nobody_and_goes_on(project: Project, two_rounds: Proje
     assert folder_digest(project.output("r001", "sketch")) == folder_digest(two_rounds.output("r001", "sketch"))
 
 
+def tune_and_tell(ctx: StageContext, out: Path, team: Team) -> None:
+    """The train stage's share, and which part of the decoder's frozen weights this process holds meanwhile."""
+
+    def and_tell(vlm: VLM, count: int) -> None:
+        shard(vlm, count)
+        frozen = [weight for layer in decoder_layers(vlm) for weight in layer.parameters() if not weight.requires_grad]
+        held = sum(weight.to_local().numel() for weight in frozen) / sum(weight.numel() for weight in frozen)
+        write_json(out / f"held-{team.rank}.json", held)
+
+    train.shard = and_tell  # type: ignore[assignment]
+    train.tune(ctx, out, team)
+
+
+def test_fsdp_spreads_the_frozen_weights_and_comes_to_the_same(
+    project: Project, two_rounds: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{HERE}:{HERE.parent}:{os.environ['PYTHONPATH']}")
+    params = project.params_of("r001")
+    # Of seven samples one process has four, the other three; and of what is left at an epoch's end, perhaps none.
+    uneven = {"train.batch_size": 7, "train.micro_batch": 1, "train.gradient_checkpointing": True, "train.steps": 8}
+    params.write_text(set_values(params.read_text(), uneven))
+    ctx = StageContext(project, "r001", load_params(params))
+    logs = []
+    for name in ("whole", "spread"):
+        monkeypatch.setenv("ACCELERATE_USE_FSDP", "true" if name == "spread" else "false")
+        (tmp_path / name).mkdir()
+        list(on_launched(LAUNCHER, tune_and_tell, ctx, tmp_path / name, None))
+        logs.append(
+            [json.loads(line)["loss"] for line in (tmp_path / name / "train_log.jsonl").read_text().splitlines()]
+        )
+    assert logs[0] == logs[1]
+    files = [(tmp_path / name / "adapter_model.safetensors").read_bytes() for name in ("whole", "spread")]
+    assert files[0] == files[1]
+    held = [read_json(tmp_path / "spread" / f"held-{rank}.json") for rank in (0, 1)]
+    assert sum(held) == pytest.approx(1, abs=0.01)
+    assert max(held) < 0.55
+    assert not (tmp_path / "whole" / "held-0.json").exists()
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(AdaptInfError, match=r"asks for DeepSpeed.*\n.*MULTI_GPU, or FSDP"):
+        list(on_launched(LAUNCHER, tune_and_tell, ctx, tmp_path / "whole", None))
+
+
 def refuse(ctx: StageContext, out: Path, team: object) -> None:
     raise AdaptInfError("model m: no.", "Mend it.")
 
 
 def test_what_a_process_says_is_said_here(tmp_path: Path, two_rounds: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(
-        "PYTHONPATH", f"{Path(__file__).parent}:{Path(__file__).parent.parent}:{os.environ['PYTHONPATH']}"
-    )
+    monkeypatch.setenv("PYTHONPATH", f"{HERE}:{HERE.parent}:{os.environ['PYTHONPATH']}")
     ctx = StageContext(two_rounds, "r001", Params())
     with pytest.raises(AdaptInfError, match=r"model m: no\.\n  Mend it\."):
         list(on_launched(LAUNCHER, refuse, ctx, tmp_path, None))
