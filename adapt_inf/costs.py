@@ -37,10 +37,9 @@ WITH_MODEL = ("sketch", "score", "train", "evaluate")
 
 _HASHED = 6e8  # bytes a second: DVC hashes what a stage leaves
 _ROW = 5e-9  # seconds a number of a sketch, read and decoded to be assigned
-_CLUSTER_RATE = 8.5e10  # operations a second of k-means and of assigning
+_TRAINING_RATE, _ASSIGNING_RATE = 6.6e10, 4.0e11  # operations a second of k-means, and of large products
 _SELECTED = 1.25e-6  # seconds a candidate
-_PRUNE_ROW = 4.0e-8  # seconds a number of a sketch in a cluster that gives samples away
-_PRUNE_PAIR = 2.6e-12  # seconds a number of a pair of sketches in such a cluster; most pairs are told apart by bounds
+_PRUNED = 8e-10  # seconds a number of a sketch, times the root of its cluster's size: bounds tell most pairs apart
 _KMEANS_STEPS = 20
 _REFERENCE = 1.7e11  # operations a second of `_speed` on the machine that the constants above are of: two cores
 _SIGNALS, _CHOSEN, _MANIFEST, _ANSWER = 60, 40, 150, 200  # bytes a sample in tables
@@ -73,7 +72,7 @@ class StageCost:
         samples: that it goes over.
         memory_bytes: of a GPU, or of the process without one: model, batch, arrays.
         moved_bytes: read and written, over the network where the project's folder is on one.
-        grows: with the candidates: `n`, `n^1.5`, `n^2`, or `-` where it does not.
+        grows: with the candidates: `n`, `n^1.25`, `n^1.5`, or `-` where it does not.
     """
 
     stage: str
@@ -164,7 +163,7 @@ def estimate_round(
     shape = own if model is None else shape_of(model)
     work = _Work(params, shape, size, max(1, gpus), on_gpu=gpus > 0)
     then = _Work(params, own, Size(1, 1, known or size.tokens, sample_bytes, 1), 1, on_gpu=False)
-    stages, beside = [], pool_seconds(params, candidates)
+    stages, beside = [], pool_seconds(params, candidates, earlier.clusters_by_root())
     for stage in STAGES:
         if stage in WITH_MODEL and gpus:
             seconds: float | None = work.operations(stage) / (gpus * tflops * 1e12)
@@ -189,9 +188,14 @@ def estimate_round(
     )
 
 
-def pool_seconds(params: Params, candidates: int) -> dict[str, float]:
-    """Seconds of the stages that look at sketches and scores alone, on this machine: cluster, select, prune."""
-    work = _Work(params, Shape(0, 0, 0, 0, 0), Size(candidates, 1, 0, 0, 0), 1, on_gpu=False)
+def pool_seconds(params: Params, candidates: int, clusters_by_root: float | None = None) -> dict[str, float]:
+    """Seconds of the stages that look at sketches and scores alone, on this machine: cluster, select, prune.
+
+    Args:
+        clusters_by_root: what `cluster.k: auto` comes to, over the root of the candidates; None: the least that it
+            tries.
+    """
+    work = _Work(params, Shape(0, 0, 0, 0, 0), Size(candidates, 1, 0, 0, 0), 1, False, clusters_by_root)
     speed = _speed()
     return {stage: work.beside_the_model(stage) / speed for stage in ("cluster", "select", "prune")}
 
@@ -215,6 +219,7 @@ class _Work:
     size: Size
     workers: int
     on_gpu: bool
+    clusters_by_root: float | None = None
 
     def samples(self, stage: str) -> int:
         n = self.size.candidates
@@ -248,7 +253,8 @@ class _Work:
         if k != "auto":
             return float(k), 0.0
         grid = k_grid(self.size.candidates)
-        return math.sqrt(grid[0] * grid[-1]), float(sum(grid))
+        k = float(grid[0]) if self.clusters_by_root is None else self.clusters_by_root * math.sqrt(self.size.candidates)
+        return min(max(k, grid[0]), grid[-1]), float(sum(grid))
 
     def beside_the_model(self, stage: str) -> float:
         """Seconds of cluster, select or prune on the machine of the constants."""
@@ -257,10 +263,10 @@ class _Work:
         if stage == "select":
             return _SELECTED * n
         if stage == "prune":
-            return self.samples("prune") * dim * (_PRUNE_ROW + _PRUNE_PAIR * n / k)
+            return self.samples("prune") * dim * _PRUNED * math.sqrt(n / k)
         trained = min(n, k * self.params.cluster.points_per_centroid)
-        products = _KMEANS_STEPS * (k * trained + tried * min(n, SILHOUETTE_SAMPLES) / 2) + k * n
-        return n * dim * _ROW + 2 * dim * products / _CLUSTER_RATE
+        training = _KMEANS_STEPS * (k * trained + tried * min(n, SILHOUETTE_SAMPLES) / 2)
+        return dim * (n * _ROW + 2 * training / _TRAINING_RATE + 2 * k * n / _ASSIGNING_RATE)
 
     def cost(self, stage: str, seconds: float | None) -> StageCost:
         n, count, dim = self.size.candidates, self.samples(stage), self.params.sketch.dim
@@ -295,7 +301,7 @@ class _Work:
             fixed = self.params.train.steps is not None or isinstance(self.params.select.budget, int)
             return "-" if fixed else "n"
         auto = self.params.cluster.k == "auto"
-        return {"cluster": "n^1.5" if auto else "n", "prune": "n^1.5" if auto else "n^2"}.get(stage, "n")
+        return {"cluster": "n^1.5" if auto else "n", "prune": "n^1.25" if auto else "n^1.5"}.get(stage, "n")
 
 
 def _speed() -> float:

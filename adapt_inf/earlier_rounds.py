@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from pathlib import Path
 
@@ -74,6 +75,12 @@ class EarlierRounds:
             return float(self._work(round_id, stage))
         outcome = self._outcomes[round_id, stage]
         return float(outcome["report"]["samples_per_second"] * outcome["seconds"])
+
+    def clusters_by_root(self) -> float | None:
+        """What `cluster.k: auto` came to, over the root of the candidates: the median of the earlier rounds."""
+        reports = [self._outcomes[each, "cluster"]["report"] for each in self.rounds]
+        found = [report["k"] / math.sqrt(report["samples"]) for report in reports if report["samples"]]
+        return statistics.median(found) if found else None
 
     def tokens(self) -> float | None:
         """Of a sample that was trained on, pictures included and padding not: the median of the earlier rounds."""

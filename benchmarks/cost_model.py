@@ -5,12 +5,13 @@
 Rounds: the shipped base model and two rounds to take rates from (400 and 800 candidates); what they say of 1,500, 3,000
 and 6,000 candidates is written down, then those rounds run. `seconds` are a round's stages together. Pool: cluster (k
 auto), select a quarter and prune to three quarters of made-up sketches, 100,000, 300,000 and 1,000,000 by 512 unless
---samples says otherwise, against `adapt_inf.costs.pool_seconds`. An estimate is aimed at 25% either way.
+--samples says otherwise, against `adapt_inf.costs.pool_seconds`; what k comes to is told by a first run over 30,000. An estimate is aimed at 25% either way.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import tempfile
 from pathlib import Path
@@ -32,7 +33,7 @@ from adapt_inf.project import Project
 from adapt_inf.stages.runner import STAGES, stage_outcome
 
 KNOWN, LEARNT, FORETOLD = 200, (400, 800), (1500, 3000, 6000)
-SAMPLES, DIM, COPIES = (100_000, 300_000, 1_000_000), 512, 0.1
+FIRST, SAMPLES, DIM, COPIES = 30_000, (100_000, 300_000, 1_000_000), 512, 0.1
 AIM = 0.25
 
 
@@ -49,7 +50,8 @@ def main() -> None:
             found["rounds"] = rounds(Path(home))
         _show("rounds", found["rounds"])
     if not options.skip_pool:
-        found["pool"] = [row for count in options.samples for row in pool(count)]
+        _, by_root = pool(FIRST)
+        found["pool"] = [row for count in options.samples for row in pool(count, by_root)[0]]
         _show("pool", found["pool"])
     finish("cost_model", found, options.json)
 
@@ -91,7 +93,8 @@ def rounds(home: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def pool(samples: int) -> list[dict[str, Any]]:
+def pool(samples: int, by_root: float | None = None) -> tuple[list[dict[str, Any]], float]:
+    """Rows of the table, and what `auto` comes to, over the root of the samples."""
     with tempfile.TemporaryDirectory(prefix="cost-model-") as folder:
         root = Path(folder)
         (root / "rounds" / ROUND).mkdir(parents=True)
@@ -100,10 +103,12 @@ def pool(samples: int) -> list[dict[str, Any]]:
         (root / "params.yaml").write_text(
             set_values(definition("params.yaml"), {"sketch.dim": DIM, "prune.pool_cap": samples * 3 // 4})
         )
-        foretold = pool_seconds(load_params(root / "params.yaml"), samples)
-        took = {stage: run_stage(root, stage)["seconds"] for stage in foretold}
+        foretold = pool_seconds(load_params(root / "params.yaml"), samples, by_root)
+        ran = {stage: run_stage(root, stage) for stage in foretold}
+    took = {stage: found["seconds"] for stage, found in ran.items()}
     rows = [_row(samples, stage, foretold[stage], took[stage]) for stage in foretold]
-    return [*rows, _row(samples, "together", sum(foretold.values()), sum(took.values()))]
+    rows.append(_row(samples, "together", sum(foretold.values()), sum(took.values())))
+    return rows, ran["cluster"]["report"]["k"] / math.sqrt(samples)
 
 
 if __name__ == "__main__":
