@@ -249,12 +249,11 @@ class _Work:
 
     def clusters(self) -> tuple[float, float]:
         """How many clusters there will be, and how many centroids are trained on the way to that number."""
-        k = self.params.cluster.k
-        if k != "auto":
-            return float(k), 0.0
-        grid = k_grid(self.size.candidates)
-        k = float(grid[0]) if self.clusters_by_root is None else self.clusters_by_root * math.sqrt(self.size.candidates)
-        return min(max(k, grid[0]), grid[-1]), float(sum(grid))
+        if self.params.cluster.k != "auto":
+            return float(self.params.cluster.k), 0.0
+        grid = [float(k) for k in k_grid(self.size.candidates)]
+        likely = (self.clusters_by_root or 0.0) * math.sqrt(self.size.candidates)
+        return min(max(likely, grid[0]), grid[-1]), sum(grid)
 
     def beside_the_model(self, stage: str) -> float:
         """Seconds of cluster, select or prune on the machine of the constants."""

@@ -5,7 +5,8 @@
 Rounds: the shipped base model and two rounds to take rates from (400 and 800 candidates); what they say of 1,500, 3,000
 and 6,000 candidates is written down, then those rounds run. `seconds` are a round's stages together. Pool: cluster (k
 auto), select a quarter and prune to three quarters of made-up sketches, 100,000, 300,000 and 1,000,000 by 512 unless
---samples says otherwise, against `adapt_inf.costs.pool_seconds`; what k comes to is told by a first run over 30,000. An estimate is aimed at 25% either way.
+--samples says otherwise, against `adapt_inf.costs.pool_seconds`; what k comes to is told by a first run over 30,000. An
+estimate is aimed at 25% either way.
 """
 
 from __future__ import annotations
