@@ -133,6 +133,11 @@ class Evaluate:
     batch_size: int = Field(default=64, gt=0)
     max_new_tokens: int = Field(default=32, gt=0)
 
+    @property
+    def part_samples(self) -> int:
+        """Samples of a suite that one process answers in one go: four batches."""
+        return 4 * self.batch_size
+
 
 @dataclass(frozen=True, config=_STRICT)
 class Gate:

@@ -37,11 +37,13 @@ WITH_MODEL = ("sketch", "score", "train", "evaluate")
 
 _HASHED = 6e8  # bytes a second: DVC hashes what a stage leaves
 _ROW = 5e-9  # seconds a number of a sketch, read and decoded to be assigned
-_TRAINING_RATE, _ASSIGNING_RATE = 6.6e10, 4.0e11  # operations a second of k-means, and of large products
+_STEP = 3e-9  # seconds a number of a sketch that k-means trains on, read and decoded in each step
+_TRAINING_RATE, _ASSIGNING_RATE = 9.5e10, 2.4e11  # operations a second of k-means, and of large products
+_LEAST = 0.05  # seconds of a stage, whatever its size
 _SELECTED = 1.25e-6  # seconds a candidate
 _PRUNED = 8e-10  # seconds a number of a sketch, times the root of its cluster's size: bounds tell most pairs apart
 _KMEANS_STEPS = 20
-_REFERENCE = 1.7e11  # operations a second of `_speed` on the machine that the constants above are of: two cores
+_REFERENCE = 2.06e11  # operations a second of `_speed` on the machine that the constants above are of: two cores
 _SIGNALS, _CHOSEN, _MANIFEST, _ANSWER = 60, 40, 150, 200  # bytes a sample in tables
 
 
@@ -170,7 +172,7 @@ def estimate_round(
         elif stage in WITH_MODEL or stage == "ingest":
             scale = work.per_sample(stage) / then.per_sample(stage) if stage in WITH_MODEL else 1.0
             line = earlier.line(stage)
-            seconds = None if line is None else line[0] + line[1] * scale * work.samples(stage)
+            seconds = None if line is None else line[0] + line[1] * scale * earlier.span(stage, work.samples(stage))
         else:
             seconds = beside[stage]
         stages.append(work.cost(stage, seconds))
@@ -260,12 +262,13 @@ class _Work:
         n, dim = self.size.candidates, self.params.sketch.dim
         k, tried = self.clusters()
         if stage == "select":
-            return _SELECTED * n
+            return _LEAST + _SELECTED * n
         if stage == "prune":
-            return self.samples("prune") * dim * _PRUNED * math.sqrt(n / k)
-        trained = min(n, k * self.params.cluster.points_per_centroid)
-        training = _KMEANS_STEPS * (k * trained + tried * min(n, SILHOUETTE_SAMPLES) / 2)
-        return dim * (n * _ROW + 2 * training / _TRAINING_RATE + 2 * k * n / _ASSIGNING_RATE)
+            return _LEAST + self.samples("prune") * dim * _PRUNED * math.sqrt(n / k)
+        trained, measured = min(n, k * self.params.cluster.points_per_centroid), min(n, SILHOUETTE_SAMPLES) / 2
+        points = trained + measured * (len(k_grid(n)) if tried else 0)
+        training = points * _STEP + 2 * (k * trained + tried * measured) / _TRAINING_RATE
+        return _LEAST + dim * (n * _ROW + _KMEANS_STEPS * training + 2 * k * n / _ASSIGNING_RATE)
 
     def cost(self, stage: str, seconds: float | None) -> StageCost:
         n, count, dim = self.size.candidates, self.samples(stage), self.params.sketch.dim

@@ -7,11 +7,15 @@ import statistics
 from pathlib import Path
 
 from adapt_inf import lineage
+from adapt_inf.config import load_params
 from adapt_inf.project import BASE, Project
+from adapt_inf.selection.blocks import cores
+from adapt_inf.sketching.store import spans
 from adapt_inf.stages.runner import OUTPUTS, STAGES, stage_outcome
 from adapt_inf.storage import Cache, records
 
 _MEASURED = 5  # rounds, the latest: the model, the parameters and the machine change over time
+_GPU = Path("/dev/nvidiactl")
 _APART = 1.5  # largest of the sizes over the smallest, from where on a line says more than a ratio
 
 
@@ -33,13 +37,17 @@ class EarlierRounds:
             (each, stage): stage_outcome(project, each, stage, cached=False) for each in self.rounds for stage in STAGES
         }
         self._records = records(project)
+        params = load_params(project.params_file)
+        shard, executor = params.sketch.shard_samples, params.executor
+        self._parts = {"sketch": shard, "score": shard, "evaluate": params.evaluate.part_samples}
+        self._shared = executor.kind == "local" and executor.launcher is None and not _GPU.exists()
 
     def _log(self, round_id: str, stage: str) -> Path:
         return self._project.log(round_id) / f"{stage}.json"
 
     def seconds(self, stage: str, work: float) -> float | None:
         """Of a stage over `work` samples, by the median rate of the earlier rounds."""
-        taken = []
+        taken, span = [], self.span(stage, work)
         for each in self.rounds:
             outcome = self._outcomes[each, stage]
             report, seconds = outcome["report"], outcome["seconds"]
@@ -47,16 +55,16 @@ class EarlierRounds:
             if stage == "train" and report["samples_per_second"]:
                 taken.append(work / report["samples_per_second"])
             elif done := self._work(each, stage):
-                taken.append(seconds * work / done)
+                taken.append(seconds * span / self.span(stage, done))
         return statistics.median(taken) if taken else None
 
     def line(self, stage: str) -> tuple[float, float] | None:
-        """Seconds that a stage takes whatever its size, and per sample, as far as the earlier rounds can tell.
+        """Seconds that a stage takes whatever its size, and per sample of its `span`, as the earlier rounds tell it.
 
         A least-squares line where their sizes differ enough to tell both apart; else all is per sample.
         """
         points = [
-            (done, float(self._outcomes[each, stage]["seconds"]))
+            (self.span(stage, done), float(self._outcomes[each, stage]["seconds"]))
             for each in self.rounds
             if (done := self._done(each, stage))
         ]
@@ -68,6 +76,13 @@ class EarlierRounds:
             if slope > 0 and fixed > 0:
                 return fixed, slope
         return 0.0, statistics.median(seconds / size for size, seconds in points)
+
+    def span(self, stage: str, work: float) -> float:
+        """Samples that the process with the most of them goes over, where the cores share whole parts."""
+        if stage not in self._parts or not self._shared:
+            return work
+        parts = [stop - start for start, stop in spans(round(work), self._parts[stage])]
+        return float(max((sum(parts[rank :: cores()]) for rank in range(cores())), default=0))
 
     def _done(self, round_id: str, stage: str) -> float:
         """Samples that a stage's seconds went by; 0 where a resumed training leaves that open."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from machine import copy_project
 
-from adapt_inf import costs
+from adapt_inf import costs, earlier_rounds
 from adapt_inf.cli import main
 from adapt_inf.config import Params, load_params, set_values
 from adapt_inf.costs import Estimate, estimate_round, pool_seconds
@@ -29,8 +29,8 @@ def test_on_this_machine_it_goes_by_the_rates_of_its_rounds(two_rounds: Project)
     small, large = (by_stage(estimate_round(two_rounds, pool=n)) for n in (1000, 4000))
     for stage in ("sketch", "score"):
         fixed, each = earlier.line(stage)  # type: ignore[misc]
-        assert small[stage].seconds == pytest.approx(fixed + 1000 * each)
-        assert large[stage].seconds == pytest.approx(fixed + 4000 * each)
+        assert small[stage].seconds == pytest.approx(fixed + earlier.span(stage, 1000) * each)
+        assert large[stage].seconds == pytest.approx(fixed + earlier.span(stage, 4000) * each)
     assert large["ingest"].samples == 400  # a tenth is new
     assert large["evaluate"].seconds == small["evaluate"].seconds
     estimate = estimate_round(two_rounds, pool=1000)
@@ -40,13 +40,22 @@ def test_on_this_machine_it_goes_by_the_rates_of_its_rounds(two_rounds: Project)
     )
 
 
+def test_cores_share_whole_parts(two_rounds: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    earlier = EarlierRounds(two_rounds)
+    size = load_params(two_rounds.params_file).sketch.shard_samples
+    monkeypatch.setattr(earlier_rounds, "cores", lambda: 2)
+    work = (1, size, size + 1, 2 * size, 2 * size + 5, 4 * size)
+    assert [earlier.span("sketch", n) for n in work] == [1, size, size, size, size + 5, 2 * size]
+    assert earlier.span("train", 12_345) == 12_345
+
+
 def test_a_larger_model_takes_longer_by_its_parameters_and_tokens(two_rounds: Project) -> None:
     own = shape = estimate_round(two_rounds, pool=1000).model
     earlier = EarlierRounds(two_rounds)
     found = by_stage(estimate_round(two_rounds, pool=1000, model="7b", tokens=640))
     fixed, each = earlier.line("sketch")  # type: ignore[misc]
     times = 7e9 * 640 / (own.parameters * earlier.tokens())  # type: ignore[operator]
-    assert found["sketch"].seconds == pytest.approx(fixed + 1000 * each * times)
+    assert found["sketch"].seconds == pytest.approx(fixed + earlier.span("sketch", 1000) * each * times)
     assert found["sketch"].memory_bytes > 4 * 7e9 > 1e3 * shape.parameters
 
 

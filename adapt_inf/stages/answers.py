@@ -34,7 +34,6 @@ OWN, THE_BASE, THE_PARENT = "round", "base", "parent"
 MATRIX = "accuracy_matrix.json"
 PARTS = ".parts"
 COLUMNS = ("suite", "sample_id", "skill", "metric", "prediction", "answers", "score", "fault")
-_BATCHES = 4  # in a part
 
 
 class Part(NamedTuple):
@@ -114,12 +113,11 @@ def parts_for(ctx: StageContext) -> list[Part]:
     if ctx.round != BASE:
         others = [THE_BASE] if ctx.parent == BASE else [THE_BASE, THE_PARENT]
         asked += [(who, new_suites(ctx)) for who in others]
-    size = _BATCHES * ctx.params.evaluate.batch_size
     return [
         Part(who, name, path, start, stop)
         for who, suites in asked
         for name, path in suites.items()
-        for start, stop in spans(pq.read_metadata(path).num_rows, size)
+        for start, stop in spans(pq.read_metadata(path).num_rows, ctx.params.evaluate.part_samples)
     ]
 
 

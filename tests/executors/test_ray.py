@@ -116,12 +116,13 @@ def test_every_stage_on_ray_with_a_worker_killed_is_that_of_this_machine(
     params = project.params_of("r002")  # of a round that prunes
     values = {"executor.kind": "ray", "executor.address": cluster.address, "executor.workers": 2}
     params.write_text(set_values(params.read_text(), values))
-    for stage in ("sketch", "cluster", "score", "prune"):
+    for stage in ("sketch", "cluster", "score", "prune", "evaluate"):
         shutil.rmtree(project.output("r002", OUTPUTS[stage]))
     with killing(lambda: any(project.work("r002").glob("sketch-*/sketches/part-*.npy"))) as killed:
         machine.run("adapt-inf", "stage", "sketch", "r002", cwd=project.root)
     assert len(killed) == 1
-    for stage in ("cluster", "score", "prune"):
+    params.write_text(set_values(params.read_text(), {"executor.workers": 1}))  # to begin one takes seconds
+    for stage in ("cluster", "score", "prune", "evaluate"):
         machine.run("adapt-inf", "stage", stage, "r002", cwd=project.root)
     for output in OUTPUTS.values():
         here, there = (folder_digest(each.output("r002", output)) for each in (two_rounds, project))
@@ -140,7 +141,9 @@ def test_every_part_comes_once_also_where_their_tables_overfill_the_object_store
     assert sorted(parts) == list(range(PARTS))
 
 
-def test_a_part_that_kills_whoever_does_it_is_given_up(cluster: Executor) -> None:
+def test_a_part_that_kills_whoever_does_it_is_given_up(cluster: Executor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_executor, "_ATTEMPTS", 1)  # each begins an actor, which imports torch
+
     def deadly() -> Callable[[int], Table]:
         def work(part: int) -> Table:
             os.kill(os.getpid(), signal.SIGKILL)

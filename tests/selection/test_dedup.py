@@ -65,7 +65,7 @@ kinds = st.sampled_from(["few directions", "identical", "chain", "random"])
     st.sampled_from([1, 200, 2 * KB, 2**30]),
     st.booleans(),
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_agrees_with_measuring_again_after_every_removal(seed, n, kind, keep, memory, eight_bit):
     sketches = sketches_of(seed, n, kind)
     pruned = prune_redundant(sketches, keep, memory, eight_bit)
@@ -75,7 +75,7 @@ def test_agrees_with_measuring_again_after_every_removal(seed, n, kind, keep, me
 
 
 @given(st.integers(0, 100), kinds, st.sampled_from([700, KB, 2 * KB]), st.booleans())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_any_memory_gives_the_same(seed, kind, memory, eight_bit):
     sketches = sketches_of(seed, 60, kind)
     whole, parts = prune_redundant(sketches, 25), prune_redundant(sketches, 25, memory, eight_bit)
