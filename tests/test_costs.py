@@ -83,7 +83,7 @@ def test_what_grows_and_what_does_not(two_rounds: Project) -> None:
 
 
 def test_without_a_cap_nothing_is_pruned() -> None:
-    assert pool_seconds(Params(), 1_000_000)["prune"] == 0
+    assert pool_seconds(Params(), 1_000_000)["prune"] < 0.5  # to look at the manifests
 
 
 def test_what_cannot_be_estimated_is_said(two_rounds: Project, tmp_path: Path) -> None:
