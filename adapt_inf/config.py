@@ -194,6 +194,11 @@ class Params:
     schedule: Schedule = field(default_factory=Schedule)
     git: Git = field(default_factory=Git)
 
+    @property
+    def keeps_hidden(self) -> bool:
+        """Whether the sketch pass leaves hidden states, too."""
+        return self.sketch.hidden or "hidden" in (self.cluster.features, self.prune.features)
+
 
 def load_params(path: Path) -> Params:
     """Read a params.yaml.

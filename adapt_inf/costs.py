@@ -23,7 +23,7 @@ from adapt_inf.config import Params, load_params
 from adapt_inf.data.intake import SUITES
 from adapt_inf.data.manifest import SHARDS
 from adapt_inf.earlier_rounds import EarlierRounds
-from adapt_inf.errors import AdaptInfError
+from adapt_inf.errors import AdaptInfError, RoundError
 from adapt_inf.files import read_json
 from adapt_inf.models.sizes import OPERATIONS, Shape, activations, shape_of
 from adapt_inf.project import BASE, Project
@@ -142,9 +142,13 @@ def estimate_round(
 
     Raises:
         AdaptInfError: no round has ended from which rates could be told, or an argument is none.
+        RoundError: the head's pool or the base model is not here.
     """
-    earlier = EarlierRounds(project)
-    params, own = load_params(project.params_file), shape_of(str(project.output(BASE, "model")))
+    params = load_params(project.params_file)
+    for round_id, name in ((lineage.head(project), "pool"), (BASE, "model")):
+        if not project.output(round_id, name).is_dir():
+            raise RoundError(round_id, f"its {name} is not here", f"Bring it here with `adapt-inf pull {round_id}`.")
+    earlier, own = EarlierRounds(project, params), shape_of(str(project.output(BASE, "model")))
     known = earlier.tokens()
     if tokens is None and known is None:
         raise AdaptInfError(
@@ -170,7 +174,8 @@ def estimate_round(
         if stage in WITH_MODEL and gpus:
             seconds: float | None = work.operations(stage) / (gpus * tflops * 1e12)
         elif stage in WITH_MODEL or stage == "ingest":
-            scale = work.per_sample(stage) / then.per_sample(stage) if stage in WITH_MODEL else 1.0
+            least = then.per_sample(stage) if stage in WITH_MODEL else 0.0
+            scale = work.per_sample(stage) / least if least else 1.0
             line = earlier.line(stage)
             seconds = None if line is None else line[0] + line[1] * scale * earlier.span(stage, work.samples(stage))
         else:
@@ -197,7 +202,7 @@ def pool_seconds(params: Params, candidates: int, clusters_by_root: float | None
         clusters_by_root: what `cluster.k: auto` comes to, over the root of the candidates; None: the least that it
             tries.
     """
-    work = _Work(params, Shape(0, 0, 0, 0, 0), Size(candidates, 1, 0, 0, 0), 1, False, clusters_by_root)
+    work = _Work(params, Shape(0, 0, 0, 0), Size(candidates, 1, 0, 0, 0), 1, False, clusters_by_root)
     speed = _speed()
     return {stage: work.beside_the_model(stage) / speed for stage in ("cluster", "select", "prune")}
 
@@ -274,7 +279,7 @@ class _Work:
         n, count, dim = self.size.candidates, self.samples(stage), self.params.sketch.dim
         weights = self.model.parameters * (2 if self.on_gpu else 4)
         pictures = count * self.size.sample_bytes
-        vectors = 2.0 * dim * n
+        vectors = 2.0 * n * (dim + (self.model.width if self.params.keeps_hidden else 0))
         disk = {
             "ingest": pictures,
             "sketch": vectors + _SIGNALS * n,
@@ -285,7 +290,10 @@ class _Work:
             "train": 4 * self.model.adapter(self.params.train.rank),
             "evaluate": _ANSWER * float(count),
         }[stage]
-        read = {"ingest": pictures, "cluster": vectors, "prune": vectors if count else 0.0, "select": 100.0 * n}
+        read = {"ingest": pictures, "select": 100.0 * n, "prune": 0.0}
+        for reader, features in (("cluster", self.params.cluster.features), ("prune", self.params.prune.features)):
+            if self.samples(reader):
+                read[reader] = 2.0 * n * (dim if features == "gradient" else self.model.width)
         moved = read.get(stage, pictures + self.workers * weights) + disk
         if stage == "train" and self.workers > 1:
             steps = count / self.params.train.batch_size

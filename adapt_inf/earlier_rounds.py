@@ -7,7 +7,7 @@ import statistics
 from pathlib import Path
 
 from adapt_inf import lineage
-from adapt_inf.config import load_params
+from adapt_inf.config import Params
 from adapt_inf.project import BASE, Project
 from adapt_inf.selection.blocks import cores
 from adapt_inf.sketching.store import spans
@@ -25,9 +25,14 @@ def models_asked(parent: str) -> int:
 
 
 class EarlierRounds:
-    """What the latest finished rounds on this machine took."""
+    """What the latest finished rounds on this machine took.
 
-    def __init__(self, project: Project) -> None:
+    Args:
+        project: whose they are.
+        params: of the round that they are to foretell: who shares its work, and in parts of which size.
+    """
+
+    def __init__(self, project: Project, params: Params) -> None:
         self._project = project
         finished = [each for each in lineage.rounds(project) if each.status == "finished"]
         logged = [each for each in finished if all(self._log(each.round, stage).is_file() for stage in STAGES)]
@@ -37,7 +42,6 @@ class EarlierRounds:
             (each, stage): stage_outcome(project, each, stage, cached=False) for each in self.rounds for stage in STAGES
         }
         self._records = records(project)
-        params = load_params(project.params_file)
         shard, executor = params.sketch.shard_samples, params.executor
         self._parts = {"sketch": shard, "score": shard, "evaluate": params.evaluate.part_samples}
         self._shared = executor.kind == "local" and executor.launcher is None and not _GPU.exists()
@@ -108,7 +112,8 @@ class EarlierRounds:
         report = self._outcomes[round_id, stage]["report"]
         if stage == "evaluate":
             new = self._outcomes[round_id, "ingest"]["report"]["eval"]
-            return int(report["samples"]) + new * models_asked(self._parents[round_id]) - report.get("resumed", 0)
+            asked = int(report["samples"]) + new * models_asked(self._parents[round_id])
+            return int(report.get("answers", asked)) - report.get("resumed", 0)
         return int(report.get("read", report.get("samples", report.get("candidates", 0)))) - report.get("resumed", 0)
 
     def memory_mb(self, stage: str) -> float | None:

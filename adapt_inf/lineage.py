@@ -238,7 +238,7 @@ def check_selection(params: Params, source: Path) -> None:
         raise ConfigError(source, "select.strategy", f"there is no strategy {strategy}; there are {known}")
     one_more = [] if strategy in (ADAPT_INF, *WITHOUT_EXPERTS, *params.select.scores) else [strategy]
     for score in resolve([*params.select.scores, *one_more], source):
-        if HIDDEN in score.needs and not params.sketch.hidden:
+        if HIDDEN in score.needs and not params.keeps_hidden:
             raise ConfigError(source, "sketch.hidden", f"score {score.name} needs hidden states: set it to true")
 
 

@@ -123,7 +123,7 @@ def plan_round(project: Project, drop: str | None = None) -> Plan:
         raise RoundError(parent, "its pool is not here", f"Bring it here with `adapt-inf pull {parent}`.")
     suites = sum(pq.read_metadata(path).num_rows for path in (pool / SUITES).glob("*.parquet"))
     size = _Sizes.of(params, read, kept, read_json(pool / POOL)["live"], suites, parent)
-    earlier = EarlierRounds(project)
+    earlier = EarlierRounds(project, params)
     stages = [
         StagePlan(
             stage=stage,
@@ -213,7 +213,7 @@ def _disk(earlier: EarlierRounds, stage: str, size: _Sizes, folder: Path, params
     if stage == "prune":
         return earlier.pool_bytes()
     found = earlier.bytes(stage, size.flows[stage][0])
-    if found is None and stage == "sketch" and {params.cluster.features, params.prune.features} == {"gradient"}:
+    if found is None and stage == "sketch" and not params.keeps_hidden:
         return size.flows[stage][1] * (2 * params.sketch.dim + _SIGNALS)  # half precision
     return found
 

@@ -39,7 +39,7 @@ from report import finish, spread, table
 
 from adapt_inf.config import Select
 from adapt_inf.data.manifest import MANIFEST, SCHEMA
-from adapt_inf.files import read_json, write_parquet
+from adapt_inf.files import read_json, write_json, write_parquet
 from adapt_inf.project import Project
 from adapt_inf.selection.coverage import coverage_sample
 from adapt_inf.selection.strategies import Candidates, select
@@ -91,6 +91,7 @@ def make_data(root: Path, n: int, dim: int, copies: float, seed: int = 0) -> Non
     write_parquet(
         root / "rounds" / ROUND / "score" / "scores.parquet", pd.DataFrame({"sample_id": sample_id, **scores})
     )
+    write_json(root / "rounds" / ROUND / "score" / "draws.json", dict.fromkeys(scores, "coverage"))
 
 
 def _write_manifest(folder: Path, ids: pa.Array, skill: pa.Array, round_id: str) -> None:

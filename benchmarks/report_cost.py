@@ -169,6 +169,7 @@ def _signals(project: Project, candidates: int, rng: np.random.Generator) -> Non
     write_parquet(sketch / "faults.parquet", ids.iloc[:0])
     scores = {name: rng.gamma(1 + place, size=candidates) for place, name in enumerate(EXPERTS)}
     write_parquet(project.output("r001", "score") / "scores.parquet", ids.assign(**scores))
+    write_json(project.output("r001", "score") / "draws.json", dict.fromkeys(scores, "coverage"))
 
 
 def _answers(project: Project, side: int, rng: np.random.Generator) -> None:

@@ -17,7 +17,7 @@ from adapt_inf.config import load_params
 from adapt_inf.data.manifest import MANIFEST, SHARDS, candidates, manifest_frame, write_manifest
 from adapt_inf.data.samples import Sample
 from adapt_inf.data.shards import write_shard
-from adapt_inf.files import write_parquet
+from adapt_inf.files import write_json, write_parquet
 from adapt_inf.project import Project
 from adapt_inf.sketching.store import Features, spans, write_index, write_part
 from adapt_inf.stages.context import StageContext
@@ -88,6 +88,8 @@ def put_faults(ctx: StageContext, sample_ids: list[str]) -> None:
 def put_scores(ctx: StageContext, sample_ids: pd.Series, scores: dict[str, np.ndarray]) -> None:
     frame = pd.DataFrame({"sample_id": sample_ids, **scores})
     write_parquet(ctx.project.output(ROUND, "score") / "scores.parquet", frame)
+    draws = {name: "highest" if name == "visnec" else "coverage" for name in scores}
+    write_json(ctx.project.output(ROUND, "score") / "draws.json", draws)
 
 
 def _fill(folder: Path, drop: str, round_id: str, count: int, tombstone: int | None) -> None:

@@ -14,7 +14,7 @@ from adapt_inf.cli import main
 from adapt_inf.config import Params, load_params, set_values
 from adapt_inf.costs import Estimate, estimate_round, pool_seconds
 from adapt_inf.earlier_rounds import EarlierRounds
-from adapt_inf.errors import AdaptInfError
+from adapt_inf.errors import AdaptInfError, RoundError
 from adapt_inf.project import Project
 from adapt_inf.stages.runner import STAGES
 
@@ -25,7 +25,7 @@ def by_stage(estimate: Estimate) -> dict[str, costs.StageCost]:
 
 
 def test_on_this_machine_it_goes_by_the_rates_of_its_rounds(two_rounds: Project) -> None:
-    earlier = EarlierRounds(two_rounds)
+    earlier = EarlierRounds(two_rounds, load_params(two_rounds.params_file))
     small, large = (by_stage(estimate_round(two_rounds, pool=n)) for n in (1000, 4000))
     for stage in ("sketch", "score"):
         fixed, each = earlier.line(stage)  # type: ignore[misc]
@@ -41,7 +41,7 @@ def test_on_this_machine_it_goes_by_the_rates_of_its_rounds(two_rounds: Project)
 
 
 def test_cores_share_whole_parts(two_rounds: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    earlier = EarlierRounds(two_rounds)
+    earlier = EarlierRounds(two_rounds, load_params(two_rounds.params_file))
     size = load_params(two_rounds.params_file).sketch.shard_samples
     monkeypatch.setattr(earlier_rounds, "cores", lambda: 2)
     work = (1, size, size + 1, 2 * size, 2 * size + 5, 4 * size)
@@ -51,7 +51,7 @@ def test_cores_share_whole_parts(two_rounds: Project, monkeypatch: pytest.Monkey
 
 def test_a_larger_model_takes_longer_by_its_parameters_and_tokens(two_rounds: Project) -> None:
     own = shape = estimate_round(two_rounds, pool=1000).model
-    earlier = EarlierRounds(two_rounds)
+    earlier = EarlierRounds(two_rounds, load_params(two_rounds.params_file))
     found = by_stage(estimate_round(two_rounds, pool=1000, model="7b", tokens=640))
     fixed, each = earlier.line("sketch")  # type: ignore[misc]
     times = 7e9 * 640 / (own.parameters * earlier.tokens())  # type: ignore[operator]
@@ -99,6 +99,43 @@ def test_what_cannot_be_estimated_is_said(two_rounds: Project, tmp_path: Path) -
     found = estimate_round(project, pool=1000, tokens=640, model="7b", gpus=2)
     assert by_stage(found)["ingest"].seconds is None
     assert found.seconds is None
+
+
+def test_scores_that_cost_nothing_are_no_fault(two_rounds: Project, tmp_path: Path) -> None:
+    project = copy_project(two_rounds, tmp_path / "free")
+    free = {"select.scores": ["perplexity", "el2n"], "sketch.hidden": True}
+    project.params_file.write_text(set_values(project.params_file.read_text(), free))
+    found = by_stage(estimate_round(project, pool=1000))
+    assert found["score"].seconds is not None
+    width = estimate_round(project, pool=1000).model.width
+    dim = load_params(project.params_file).sketch.dim
+    assert found["sketch"].disk_bytes == 1000 * (2 * (dim + width) + 60)
+    assert by_stage(estimate_round(project, pool=1000, model="7b", gpus=1))["score"].seconds == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "problem"),
+    [
+        (["--pool", "0"], "'0' is no number above 0"),
+        (["--gpus", "two"], "'two' is no number above 0"),
+        (["--gpus", "1", "--tflops", "0"], "'0' is no number above 0"),
+        (["--tokens", "-3"], "'-3' is no number above 0"),
+        (["--tokens", "nan"], "'nan' is no number above 0"),
+    ],
+)
+def test_a_number_that_is_none_is_named(
+    two_rounds: Project, capsys: pytest.CaptureFixture[str], asked: list[str], problem: str
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["plan", "-C", str(two_rounds.root), *asked])
+    assert problem in capsys.readouterr().err
+
+
+def test_a_pool_that_is_elsewhere_is_named(two_rounds: Project, tmp_path: Path) -> None:
+    project = copy_project(two_rounds, tmp_path / "elsewhere")
+    (project.output("r002", "pool")).rename(tmp_path / "pool")
+    with pytest.raises(RoundError, match=r"r002.*its pool is not here\.?\n.*adapt-inf pull r002"):
+        estimate_round(project, pool=1000)
 
 
 def test_the_command_prints_a_table_or_json(two_rounds: Project, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,15 +19,29 @@ def add(commands: Commands) -> None:
     size.add_argument("--model", metavar="SIZE", help="of the model: 7b, 350m, or a model's folder")
     size.add_argument("--gpus", type=_count, metavar="N", help="that share the work (default: this machine as it is)")
     size.add_argument("--new", type=_count, metavar="N", help="candidates that the drop brings (default: a tenth)")
-    size.add_argument("--tokens", type=float, metavar="N", help="of a sample, with its images (default: as measured)")
-    size.add_argument("--tflops", type=float, metavar="N", help="that a GPU keeps up (default: 140, an A100 at 45%%)")
+    size.add_argument(
+        "--tokens", type=_positive, metavar="N", help="of a sample, with its images (default: as measured)"
+    )
+    size.add_argument(
+        "--tflops", type=_positive, metavar="N", help="that a GPU keeps up (default: 140, an A100 at 45%%)"
+    )
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text.replace(",", ""))
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return number
 
 
 def _count(text: str) -> int:
-    number = int(text.replace("_", "").replace(",", ""))
-    if number < 1:
-        raise ValueError
-    return number
+    number = _positive(text)
+    if number != int(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
+    return int(number)
 
 
 def _plan(options: argparse.Namespace) -> None:

@@ -24,6 +24,7 @@ from adapt_inf.config import load_params
 from adapt_inf.errors import AdaptInfError
 from adapt_inf.executors.faults import error_of, fault_of
 from adapt_inf.files import write_beside_others, write_json
+from adapt_inf.models.sharding import is_asked_for
 from adapt_inf.parallel import Team
 from adapt_inf.processes import end_with_parent
 from adapt_inf.project import Project
@@ -120,6 +121,7 @@ def main(job: str) -> int:
         torch.set_num_threads(1)  # see adapt_inf.parallel
     project = Project(Path(about["root"]))
     try:
+        is_asked_for()  # refuses what no stage speaks before the first of them
         ctx = StageContext(project, about["round"], load_params(project.params_of(about["round"])))
         share = getattr(importlib.import_module(about["module"]), about["function"])
         out, parts = Path(about["out"]), about["parts"]

@@ -218,9 +218,12 @@ def _why(found: dict[str, Any], report: dict[str, Any], params: Params) -> str:
 def _of_stratum(stratum: dict[str, Any], found: dict[str, Any], strata: int, tail: float) -> str:
     number, size, gave = stratum["number"], stratum["size"], stratum["selected"]
     if number == HIGHEST:
-        rank = found["experts"].get(found["selector"], {}).get("rank")
-        own = "it has no value, and such come last" if rank is None else f"its value is number {rank:,} from the top"
-        return f"which takes the highest; {own}"
+        known = found["experts"].get(found["selector"], {})
+        if (rank := known.get("rank")) is not None:
+            return f"which takes the highest; its value is number {rank:,} from the top"
+        if known.get("of") is not None:
+            return "which takes the highest; it has no value, and such come last"
+        return "which takes the highest; the values are not here any more"
     if number in (LOW_TAIL, HIGH_TAIL):
         end = "lowest" if number == LOW_TAIL else "highest"
         text = f"its value is among the {end} {100 * tail:g}%, which are set aside and used last"

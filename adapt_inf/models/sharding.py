@@ -39,4 +39,5 @@ def shard(vlm: VLM, count: int) -> None:
     mesh = init_device_mesh(vlm.device.type, (count,))
     for layer in decoder_layers(vlm):
         trained = {weight for weight in layer.parameters() if weight.requires_grad}
-        fully_shard(layer, mesh=mesh, ignored_params=trained)
+        # Each layer is a root of its own, which FSDP would else leave whole between forward and backward.
+        fully_shard(layer, mesh=mesh, ignored_params=trained, reshard_after_forward=True)

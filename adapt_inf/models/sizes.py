@@ -11,11 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig
 
 from adapt_inf.config import Params
 from adapt_inf.errors import AdaptInfError
-from adapt_inf.files import read_json
+from adapt_inf.selection.scores import NLL_WITHOUT_IMAGE, available, resolve
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,12 @@ class Shape:
     Attributes:
         parameters: of all of it.
         layers, width, inner: of its text decoder; `inner` is the width of the feed-forward part.
-        vocabulary: tokens that it knows.
     """
 
     parameters: float
     layers: int
     width: int
     inner: int
-    vocabulary: int
 
     def adapter(self, rank: int) -> float:
         """Parameters of LoRA factors on every linear map of the decoder."""
@@ -51,21 +50,16 @@ def shape_of(text: str) -> Shape:
     if found := re.fullmatch(r"(\d+(?:\.\d+)?)([mMbB])", text):
         parameters = float(found[1]) * (1e6 if found[2] in "mM" else 1e9)
         layers = max(1, round((parameters / (12 * 128**2)) ** (1 / 3)))
-        return Shape(parameters, layers, 128 * layers, int(2.7 * 128 * layers), 32_000)
+        return Shape(parameters, layers, 128 * layers, int(2.7 * 128 * layers))
     folder = Path(text)
     try:
-        config = read_json(folder / "config.json")
-        decoder = config.get("text_config", config)
+        # What a file leaves out, as those of LLaVA 1.5 do, is the family's default.
+        decoder = AutoConfig.from_pretrained(text, local_files_only=True, trust_remote_code=False).get_text_config()
         weights = sorted(folder.glob("*.safetensors"))
         counts = [math.prod(tensor) for file in weights for tensor in _tensors(file)]
-        return Shape(
-            float(sum(counts)),
-            decoder["num_hidden_layers"],
-            decoder["hidden_size"],
-            decoder["intermediate_size"],
-            decoder["vocab_size"],
-        )
-    except (OSError, KeyError, ValueError) as error:
+        layers, width, inner = decoder.num_hidden_layers, decoder.hidden_size, decoder.intermediate_size
+        return Shape(float(sum(counts)), layers, width, inner)
+    except (OSError, KeyError, ValueError, AttributeError, SafetensorError) as error:
         raise AdaptInfError(
             f"`{text}` is no model whose size can be told.",
             "Give a number of parameters, such as 7b or 350m, or the folder of a model with config.json.",
@@ -82,7 +76,10 @@ def _forward(params: Params) -> float:
 
 
 def _score(params: Params) -> float:
-    return 2.0 if {"image_grounding", "visnec"} & {*params.select.scores, params.select.strategy} else 0.0
+    select = params.select
+    one_more = {select.strategy} - {*select.scores} & {*available()}
+    needs = {need for score in resolve([*select.scores, *one_more]) for need in score.needs}
+    return 2.0 if NLL_WITHOUT_IMAGE in needs else 0.0
 
 
 def _sketch(params: Params) -> float:

@@ -114,7 +114,7 @@ def strata(review: Review) -> Picture | None:
         f"easy nor only hard ones. The outermost {knobs.tail:.0%} on each side are used last (pink)."
         + _from_the_top(review),
         f"In {sum(shift > 0.1 for shift in shifts)} of {len(shifts)} clusters the selected have a clearly higher score "
-        "than the cluster on average: sparse high levels give a larger part of themselves.",
+        "than the cluster on average: sparse high levels give a larger part, or the highest are all that is taken.",
         tuple(panels),
         columns=4,
     )

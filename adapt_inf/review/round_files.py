@@ -126,7 +126,7 @@ def selector_table(selectors: dict[str, Any]) -> tuple[list[str], list[list[Any]
 
 def samples_per_second(report: Mapping[str, Any], seconds: float) -> float | None:
     """The rate of a stage: by its own account, or what it went over in `seconds` without what an earlier start had."""
-    done = report.get("samples", report.get("read", report.get("candidates")))
+    done = report.get("answers", report.get("samples", report.get("read", report.get("candidates"))))
     if "samples_per_second" in report:  # training passes over its samples more than once
         return float(report["samples_per_second"])
     return (done - report.get("resumed", 0)) / seconds if done is not None and seconds > 0 else None

@@ -69,6 +69,7 @@ def _evaluate(ctx: StageContext, before: Matrix, parent: str | None) -> dict[str
         remove_folder(out / PARTS)
     return {
         "samples": len(own),
+        "answers": sum(map(len, answers.values())),
         "resumed": resumed,
         "unreadable": int((own["fault"] != "").sum()),
         "suites": len(suites),

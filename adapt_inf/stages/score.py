@@ -19,21 +19,23 @@ from adapt_inf.data.manifest import candidates
 from adapt_inf.data.shards import SampleStore
 from adapt_inf.errors import StageInputError
 from adapt_inf.executors.parts import Advance, device_kind, over_parts
-from adapt_inf.files import file_digest, read_array, remove_folder, write_array, write_parquet
+from adapt_inf.files import file_digest, read_array, remove_folder, write_array, write_json, write_parquet
 from adapt_inf.models.vlm import load_vlm
-from adapt_inf.selection.scores import NLL_WITHOUT_IMAGE, Signals, available, compute, resolve, without_value
+from adapt_inf.selection.scores import NLL_WITHOUT_IMAGE, Signals, available, compute, draw_of, resolve, without_value
 from adapt_inf.sketching.grounding import WithoutImage
 from adapt_inf.sketching.signals import AnswerPass
 from adapt_inf.sketching.store import Features, SketchStore, spans
 from adapt_inf.stages.context import StageContext
 from adapt_inf.stages.sketch import SIGNALS, what_is_seen
 
+DRAWS = "draws.json"
 NOT_SCORES = ("adapt_inf", "sequential", "random", "cluster_random", "full")  # strategies that read no single score
 
 
 def run(ctx: StageContext) -> dict[str, Any]:
-    """Write rounds/<round>/score/scores.parquet: sample_id and a float64 column per score, null where it has none.
+    """Write rounds/<round>/score/: scores.parquet, and draws.json, how each score selects.
 
+    scores.parquet has sample_id and a float64 column per score, null where it has none.
     The report counts, per score, the samples that have a value, and under `without_value` those that have none although
     the signals that the score needs are there.
 
@@ -70,6 +72,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
             if none := without_value(score, signals, columns[score.name]):
                 report["without_value"][score.name] = none
         write_parquet(out / "scores.parquet", pd.DataFrame(columns))
+        write_json(out / DRAWS, {score.name: draw_of(score) for score in scores})
         remove_folder(out / NLL_WITHOUT_IMAGE)
     return report
 

@@ -14,8 +14,7 @@ import pandas as pd
 
 from adapt_inf.data.manifest import candidates
 from adapt_inf.errors import ConfigError, StageInputError
-from adapt_inf.files import write_json, write_parquet
-from adapt_inf.selection.scores import draw_of, resolve
+from adapt_inf.files import read_json, write_json, write_parquet
 from adapt_inf.selection.strategies import ADAPT_INF, WITHOUT_EXPERTS, Candidates, Selection, is_strategy, select
 from adapt_inf.stages.context import StageContext
 from adapt_inf.stages.tables import readable, table_of
@@ -36,11 +35,12 @@ def run(ctx: StageContext) -> dict[str, Any]:
         ConfigError: a strategy that is none.
         StageInputError: clusters, scores or faults of other samples than the round's candidates, or no faults.parquet.
     """
-    params, source = ctx.params.select, ctx.project.params_of(ctx.round)
+    params = ctx.params.select
     frame = candidates(ctx, ["sample_id", "drop", "skill", "round"])
     clusters = table_of(frame["sample_id"], ctx.input("cluster") / "assignments.parquet")
     scores = table_of(frame["sample_id"], ctx.input("score") / "scores.parquet")
     signals = table_of(frame["sample_id"], ctx.input("sketch") / "signals.parquet", ["nll"])
+    draws = read_json(ctx.input("score") / "draws.json")
     names = [name for name in scores.columns if name != "sample_id"]
     rows = np.flatnonzero(readable(ctx, frame["sample_id"]))
     _check(ctx, names)
@@ -51,7 +51,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
         scores={name: scores[name].to_numpy(dtype=np.float64)[rows] for name in names},
         clusters=int(clusters["cluster"].max()) + 1 if len(clusters) else 0,
         loss=signals["nll"].to_numpy(dtype=np.float64)[rows],
-        highest=frozenset(score.name for score in resolve(names, source) if draw_of(score) == "highest"),
+        highest=frozenset(name for name, draw in draws.items() if draw == "highest"),
     )
     found = select(known, params, ctx.params.seed)
 

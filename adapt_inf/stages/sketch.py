@@ -62,7 +62,13 @@ def run(ctx: StageContext) -> dict[str, Any]:
     """
     frame = candidates(ctx)
     knobs = ctx.params.sketch
-    how = [device_kind(ctx.params.executor), asdict(knobs), ctx.params.seed, ctx.params.memory_mb, asks_hidden(ctx)]
+    how = [
+        device_kind(ctx.params.executor),
+        asdict(knobs),
+        ctx.params.seed,
+        ctx.params.memory_mb,
+        ctx.params.keeps_hidden,
+    ]
     with ctx.output("sketch", [*how, *what_is_seen(ctx, frame)]) as out:
         parts = spans(len(frame), knobs.shard_samples)
         missing = [part for part in range(len(parts)) if not part_path(out, part).exists()]
@@ -106,7 +112,7 @@ class SketchWorker:
             knobs.params,
             knobs.dim,
             ctx.params.seed,
-            hidden=asks_hidden(ctx),
+            hidden=ctx.params.keeps_hidden,
             memory_mb=ctx.params.memory_mb,
         )
         self._store = SampleStore(candidates(ctx))
@@ -128,11 +134,6 @@ class SketchWorker:
         result = sketch_samples(self._vlm, self._sketcher, samples, self._batch_size, advance, self._reader)
         write_json(_about_part(self._out, part), self.about)
         _write(self._out, part, result)
-
-
-def asks_hidden(ctx: StageContext) -> bool:
-    """Whether a later stage wants the hidden states, too."""
-    return ctx.params.sketch.hidden or "hidden" in (ctx.params.cluster.features, ctx.params.prune.features)
 
 
 def what_is_seen(ctx: StageContext, frame: pd.DataFrame) -> list[Any]:

@@ -14,6 +14,7 @@ import psutil
 import pytest
 from machine import Machine, copy_project
 from serving import until
+from torch.distributed.tensor import DTensor
 
 from adapt_inf.config import Params, load_params, set_values
 from adapt_inf.errors import AdaptInfError
@@ -36,8 +37,8 @@ def project(two_rounds: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """A round whose stages are to be made again, by two processes."""
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     project = copy_project(two_rounds, tmp_path / "launched")
-    params = project.params_of("r001")
-    params.write_text(set_values(params.read_text(), {"executor.launcher": LAUNCHER}))
+    for params in (project.params_of("r001"), project.params_of("r002")):
+        params.write_text(set_values(params.read_text(), {"executor.launcher": LAUNCHER}))
     return project
 
 
@@ -60,16 +61,12 @@ def test_two_processes_come_to_the_same(project: Project, two_rounds: Project, m
     shutil.rmtree(project.output("r001", "score"))
     machine.run("adapt-inf", "stage", "score", "r001", cwd=project.root)
     assert folder_digest(project.output("r001", "score")) == folder_digest(two_rounds.output("r001", "score"))
+    shutil.rmtree(project.output("r002", "evaluate"))  # of three models
+    machine.run("adapt-inf", "stage", "evaluate", "r002", cwd=project.root)
+    assert folder_digest(project.output("r002", "evaluate")) == folder_digest(two_rounds.output("r002", "evaluate"))
     shutil.rmtree(project.output("r001", "model"))
     machine.run("adapt-inf", "stage", "train", "r001", cwd=project.root)
     assert losses(project) == pytest.approx(losses(two_rounds), rel=1e-3)
-    shutil.rmtree(project.output("r001", "evaluate"))
-    machine.run("adapt-inf", "stage", "evaluate", "r001", cwd=project.root)
-    answered, known = (
-        read_json(each.output("r001", "evaluate") / "metrics.json")["average_accuracy"]
-        for each in (project, two_rounds)
-    )
-    assert answered == pytest.approx(known, abs=0.1)  # of weights that differ in their last bits
     made, expected = ({path.name for path in each.output("r001", "model").iterdir()} for each in (project, two_rounds))
     assert made == expected
 
@@ -94,13 +91,19 @@ def test_killed_it_leaves_nobody_and_goes_on(project: Project, two_rounds: Proje
 
 
 def tune_and_tell(ctx: StageContext, out: Path, team: Team) -> None:
-    """The train stage's share, and which part of the decoder's frozen weights this process holds meanwhile."""
+    """The train stage's share, and which part of the decoder's frozen weights this process holds in the midst of it."""
 
     def and_tell(vlm: VLM, count: int) -> None:
         shard(vlm, count)
-        frozen = [weight for layer in decoder_layers(vlm) for weight in layer.parameters() if not weight.requires_grad]
-        held = sum(weight.to_local().numel() for weight in frozen) / sum(weight.numel() for weight in frozen)
-        write_json(out / f"held-{team.rank}.json", held)
+        layers = decoder_layers(vlm)
+
+        def held(*_: object) -> None:
+            """Of the layers before the last, when the last has run and activations are at their most."""
+            frozen = [each for layer in layers[:-1] for each in layer.parameters() if not each.requires_grad]
+            here = sum((each.to_local() if isinstance(each, DTensor) else each).numel() for each in frozen)
+            write_json(out / f"held-{team.rank}.json", here / sum(each.numel() for each in frozen))
+
+        layers[-1].register_forward_hook(held)
 
     train.shard = and_tell  # type: ignore[assignment]
     train.tune(ctx, out, team)
@@ -131,7 +134,7 @@ def test_fsdp_spreads_the_frozen_weights_and_comes_to_the_same(
     assert max(held) < 0.55
     assert not (tmp_path / "whole" / "held-0.json").exists()
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    with pytest.raises(AdaptInfError, match=r"asks for DeepSpeed.*\n.*MULTI_GPU, or FSDP"):
+    with pytest.raises(AdaptInfError, match=r"asks for DeepSpeed.*\n.*MULTI_GPU`, or FSDP"):
         list(on_launched(LAUNCHER, tune_and_tell, ctx, tmp_path / "whole", None))
 
 

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from selection_project import ROUND, make_selection_round, put_faults, with_params
+from selection_project import ROUND, make_selection_round, put_faults, put_scores, with_params
 
 from adapt_inf.data.manifest import candidates
 from adapt_inf.explaining.standing import rank_of, standing
 from adapt_inf.files import read_json
+from adapt_inf.selection.coverage import HIGHEST
 from adapt_inf.stages import cluster, select
 from adapt_inf.stages.context import StageContext
 
@@ -174,3 +175,33 @@ def test_equal_values_share_the_better_rank() -> None:
     assert rank_of(values, 0) == {"value": 3.0, "rank": 1, "of": 4, "quantile": 0.75}
     assert rank_of(values, 1) == {"value": 1.0, "rank": 4, "of": 4, "quantile": 0.125}
     assert rank_of(values, 3) == {"value": None, "rank": None, "of": 4, "quantile": None}
+
+
+def test_one_of_the_highest_and_one_that_is_not(tmp_path: Path) -> None:
+    ctx = make_selection_round(tmp_path, cluster={"k": 4})
+    frame = candidates(ctx)
+    values = np.random.default_rng(3).normal(size=len(frame))
+    values[::5] = np.nan
+    put_scores(ctx, frame["sample_id"], {"perplexity": np.abs(np.nan_to_num(values)), "visnec": values})
+    ctx = with_params(
+        tmp_path, cluster={"k": 4}, select={"budget": 0.3, "scores": ["perplexity"], "strategy": "visnec"}
+    )
+    cluster.run(ctx)
+    select.run(ctx)
+    seen = set()
+    for position in range(len(frame)):
+        found = stand(ctx, position)
+        rank = found["experts"]["visnec"]["rank"]
+        taken = found["selected"] and found["cluster"]["selected"] < found["cluster"]["size"]
+        if 0 < found["cluster"]["selected"] < found["cluster"]["size"]:
+            assert found["stratum"]["number"] == HIGHEST
+            end = f"number {rank:,} from the top" if rank else "it has no value, and such come last"
+            assert found["why"].endswith(end)
+            if rank:
+                assert found["selected"] == (rank <= found["cluster"]["selected"])
+            seen.add((bool(taken), rank is None))
+    assert seen >= {(True, False), (False, False), (False, True)}
+    shutil.rmtree(ctx.input("score"))
+    chosen = pd.read_parquet(ctx.input("select") / "selected.parquet")["sample_id"][0]
+    later = stand(ctx, int(frame.index[frame["sample_id"] == chosen][0]))
+    assert later["why"].endswith("which takes the highest; the values are not here any more")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import pytest
 
 from adapt_inf.config import Params
 from adapt_inf.errors import AdaptInfError
+from adapt_inf.files import read_json, write_json
 from adapt_inf.models.sizes import OPERATIONS, activations, shape_of
 from adapt_inf.models.vlm import load_vlm
 
-LLAVA_7B = {"parameters": 7.06e9, "layers": 32, "width": 4096, "inner": 11008, "vocabulary": 32064}
+LLAVA_7B = {"parameters": 7.06e9, "layers": 32, "width": 4096, "inner": 11008}
 
 
 @pytest.mark.parametrize(("text", "layers", "width"), [("7b", 33, 4224), ("13B", 40, 5120), ("350m", 12, 1536)])
@@ -27,7 +29,18 @@ def test_a_folder_says_what_its_files_say(miniature_model: Path) -> None:
     assert shape.parameters == sum(weight.numel() for weight in vlm.network.parameters())
     config = vlm.network.config.text_config
     assert (shape.layers, shape.width) == (config.num_hidden_layers, config.hidden_size)
-    assert (shape.inner, shape.vocabulary) == (config.intermediate_size, config.vocab_size)
+    assert shape.inner == config.intermediate_size
+
+
+def test_what_a_configuration_leaves_out_is_the_family_s_default(miniature_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(miniature_model, tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    told = read_json(path)
+    for name in ("hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size"):
+        del told["text_config"][name]
+    write_json(path, told)
+    shape = shape_of(str(tmp_path / "model"))
+    assert (shape.layers, shape.width, shape.inner) == (32, 4096, 11008)
 
 
 @pytest.mark.parametrize("text", ["big", "7", "b", "-7b", "7bb", "/nowhere"])

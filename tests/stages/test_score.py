@@ -14,7 +14,7 @@ from sketch_project import ROUND, context, make_round
 from adapt_inf.data.manifest import candidates
 from adapt_inf.data.shards import SampleStore
 from adapt_inf.errors import ConfigError, StageInputError
-from adapt_inf.files import folder_digest
+from adapt_inf.files import folder_digest, read_json
 from adapt_inf.models.vlm import load_vlm
 from adapt_inf.sketching.grounding import WithoutImage
 from adapt_inf.sketching.signals import AnswerPass
@@ -57,6 +57,7 @@ def test_the_newer_scores_read_sketches_and_hidden_states(tmp_path: Path, miniat
     frame, table = candidates(ctx), scores_of(ctx)
     assert table.columns.tolist() == ["sample_id", *newer]
     assert report["scores"] == {"visnec": (frame["n_images"] > 0).sum(), **dict.fromkeys(newer[1:], len(frame))}
+    assert set(read_json(ctx.input("score") / "draws.json").values()) == {"highest"}
     for name in newer:
         assert table[name].nunique() > len(frame) / 4, name
 
@@ -68,14 +69,14 @@ def test_hidden_states_that_were_not_kept_are_named(tmp_path: Path, miniature_mo
         score.run(ctx)
 
 
-def test_text_only_samples_have_null_and_the_folder_one_file(tmp_path: Path, miniature_model: Path) -> None:
+def test_text_only_samples_have_null_and_the_folder_two_files(tmp_path: Path, miniature_model: Path) -> None:
     ctx = make_round(tmp_path, miniature_model, sketch=SMALL)
     sketch.run(ctx)
     score.run(ctx)
     column = pq.read_table(ctx.input("score") / "scores.parquet")["image_grounding"]
     assert column.null_count == (candidates(ctx)["n_images"] == 0).sum() > 0
     assert column.type == "double"
-    assert [path.name for path in ctx.input("score").iterdir()] == ["scores.parquet"]
+    assert sorted(path.name for path in ctx.input("score").iterdir()) == ["draws.json", "scores.parquet"]
 
 
 def test_no_pass_where_no_score_needs_it(tmp_path: Path, miniature_model: Path) -> None:

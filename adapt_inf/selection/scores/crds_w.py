@@ -45,7 +45,7 @@ def whitening(vectors: Vectors, rows: NDArray[np.int64], components: int = COMPO
         components: that stay, at most d / 2.
 
     Returns:
-        A function of (m, d) rows to (m, components) rows; zeros stay zeros.
+        A function of (m, d) rows to (m, components) rows; zeros stay zeros. No components where the rows do not differ.
     """
     mean, covariance = np.zeros(vectors.dim), np.zeros((vectors.dim, vectors.dim))
     for some in np.array_split(rows, max(1, -(-len(rows) // 8192))):

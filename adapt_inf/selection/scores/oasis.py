@@ -74,7 +74,7 @@ def _remainders(gram: NDArray[np.float64]) -> NDArray[np.float64]:
     least = _ROUNDING * left
     result, open_ = np.zeros_like(left), np.ones_like(left, dtype=bool)
     for _ in range(size):
-        pick = np.where(open_, left, -1.0).argmax(axis=1)
+        pick = np.where(open_, left, -np.inf).argmax(axis=1)
         own = np.where(left[each, pick] > least[each, pick], left[each, pick], 0.0)
         result[each, pick] = own
         open_[each, pick] = False

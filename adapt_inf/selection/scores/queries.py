@@ -15,7 +15,7 @@ from adapt_inf.selection.arrays import BoolArray, FloatArray, IntArray
 from adapt_inf.selection.scores.base import Vectors
 
 PER_SKILL = 8
-_ROWS = 8192  # vectors in memory at a time
+_ROWS, _QUERIES = 8192, 1024  # vectors, and queries that they are compared with, at a time
 
 Rows = NDArray[np.float32]
 
@@ -36,25 +36,31 @@ def draw_queries(skill: IntArray, there: BoolArray, rng: np.random.Generator, pe
 
 
 def closeness(vectors: Vectors, queries: IntArray, change: Callable[[Rows], Rows] | None = None) -> FloatArray:
-    """(n,) the highest cosine similarity of each vector to a query other than itself; nan for a vector of zeros.
+    """The highest cosine similarity of each vector to a query other than itself.
 
     Args:
         vectors: n of them.
         queries: (q,) which of them are queries.
-        change: of rows of vectors to what is compared, rows again; a row of zeros must stay one.
+        change: of rows of vectors to what is compared, rows again.
+
+    Returns:
+        (n,) nan for a vector of zeros; 0 for one that there is nothing to compare with.
     """
     if change is None:
         change = _as_they_are
     targets = _unit(change(vectors.take(queries)))
     best = np.full(len(vectors), np.nan)
     for start in range(0, len(vectors), _ROWS):
-        rows = _unit(change(vectors.block(start, start + _ROWS)))
-        similarity = rows @ targets.T
-        own = np.flatnonzero((queries >= start) & (queries < start + len(rows)))
-        similarity[queries[own] - start, own] = -np.inf
-        nearest = similarity.max(axis=1, initial=-np.inf)
-        fine = np.isfinite(nearest) & rows.any(axis=1)
-        best[start : start + len(rows)][fine] = nearest[fine]
+        block = vectors.block(start, start + _ROWS)
+        there, rows = block.any(axis=1), _unit(change(block))
+        nearest = np.full(len(rows), -np.inf, dtype=np.float32)
+        for first in range(0, len(queries), _QUERIES):
+            similarity = rows @ targets[first : first + _QUERIES].T
+            asked = queries[first : first + _QUERIES]
+            own = np.flatnonzero((asked >= start) & (asked < start + len(rows)))
+            similarity[asked[own] - start, own] = -np.inf
+            np.maximum(nearest, similarity.max(axis=1, initial=-np.inf), out=nearest)
+        best[start : start + len(rows)][there] = np.where(np.isfinite(nearest), nearest, 0.0)[there]
     return best
 
 

@@ -48,18 +48,23 @@ def test_as_many_queries_of_every_skill(skills: list[int], each: int, seed: int,
         assert (skill[found] == number).sum() == min(each, int((there & (skill == number)).sum()))
 
 
-@pytest.mark.parametrize("rows", [1, 7, 8192])
+@pytest.mark.parametrize(("rows", "at_once"), [(1, 1), (7, 2), (8192, 1024)])
 def test_the_closest_query_that_is_not_the_sample_itself(
-    vectors: SketchStore, rows: int, monkeypatch: pytest.MonkeyPatch
+    vectors: SketchStore, rows: int, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(queries, "_ROWS", rows)
+    monkeypatch.setattr(queries, "_QUERIES", at_once)
     asked = np.array([0, 3, 33, 34, 89])
     np.testing.assert_allclose(closeness(vectors, asked), slow_closeness(vectors.all(), asked), rtol=1e-5)
 
 
-def test_a_single_query_is_close_to_others_alone(vectors: SketchStore) -> None:
+def test_where_there_is_nothing_to_compare_with_it_is_zero(vectors: SketchStore) -> None:
     found = closeness(vectors, np.array([7]))
-    assert np.flatnonzero(np.isnan(found)).tolist() == [5, 7, 40, 77]
+    assert np.flatnonzero(np.isnan(found)).tolist() == [5, 40, 77]
+    assert np.flatnonzero(found == 0).tolist() == [7]
+    same = whitening(vectors, np.array([5, 5, 5]))
+    assert same(vectors.all()).shape == (N, 0)
+    assert np.nansum(np.abs(closeness(vectors, np.array([1, 7]), same))) == 0
 
 
 def test_whitening_spreads_what_lies_in_a_cone(vectors: SketchStore) -> None:
