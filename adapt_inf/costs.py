@@ -73,7 +73,8 @@ class StageCost:
     Attributes:
         samples: that it goes over.
         memory_bytes: of a GPU, or of the process without one: model, batch, arrays.
-        moved_bytes: read and written, over the network where the project's folder is on one.
+        moved_bytes: read and written, over the network where the project's folder is on one; and, where processes train
+            together, the gradients that one of them sends.
         grows: with the candidates: `n`, `n^1.25`, `n^1.5`, or `-` where it does not.
     """
 
@@ -297,7 +298,7 @@ class _Work:
         moved = read.get(stage, pictures + self.workers * weights) + disk
         if stage == "train" and self.workers > 1:
             steps = count / self.params.train.batch_size
-            moved += 2 * disk * steps * (self.workers - 1)
+            moved += 2 * disk * steps * (self.workers - 1) / self.workers  # each process's share of adding up
         arrays = self.params.memory_mb * 1e6 + 100.0 * n
         memory = arrays
         if stage in WITH_MODEL:
