@@ -32,6 +32,7 @@ from adapt_inf.stages.context import StageContext
 
 _MARK = "\x1eadapt-inf "  # before what is told; other lines are the launcher's, and are handed on
 _JOB = ".job.part"  # the stage's output is cleared of such names
+_OUT = 1  # standard output
 _NO_COMMAND = (2, 126, 127)  # a launcher that does not know an option, or the shell's word that there is none
 
 
@@ -103,7 +104,10 @@ def _heard(lines: IO[str], faults: list[dict[str, Any]]) -> Iterator[int]:
 
 
 def _tell(what: Any) -> None:
-    print(f"{_MARK}{json.dumps(what)}", flush=True)
+    # In one write: several processes share the pipe, and `print` may write a line and its end apart.
+    line = f"{_MARK}{json.dumps(what)}\n".encode()
+    while line:
+        line = line[os.write(_OUT, line) :]
 
 
 def main(job: str) -> int:

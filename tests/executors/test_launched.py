@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from multiprocessing import get_context
 from pathlib import Path
 
 import psutil
@@ -18,6 +19,7 @@ from torch.distributed.tensor import DTensor
 
 from adapt_inf.config import Params, load_params, set_values
 from adapt_inf.errors import AdaptInfError
+from adapt_inf.executors import launched as launched_module
 from adapt_inf.executors.launched import on_launched
 from adapt_inf.files import folder_digest, read_json, write_json
 from adapt_inf.models.sharding import shard
@@ -136,6 +138,26 @@ def test_fsdp_spreads_the_frozen_weights_and_comes_to_the_same(
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     with pytest.raises(AdaptInfError, match=r"asks for DeepSpeed.*\n.*MULTI_GPU`, or FSDP"):
         list(on_launched(LAUNCHER, tune_and_tell, ctx, tmp_path / "whole", None))
+
+
+def test_what_several_processes_tell_does_not_mix(monkeypatch: pytest.MonkeyPatch) -> None:
+    count, tellers = 1000, 4
+    hears, tells = os.pipe()
+    monkeypatch.setattr(launched_module, "_OUT", tells)
+    children = [
+        get_context("fork").Process(target=lambda: [launched_module._tell(n) for n in range(count)])
+        for _ in range(tellers)
+    ]
+    for child in children:
+        child.start()
+    os.close(tells)
+    faults: list[dict[str, object]] = []
+    with open(hears, encoding="utf-8") as lines:
+        told = list(launched_module._heard(lines, faults))
+    for child in children:
+        child.join()
+    assert sorted(told) == sorted([*range(count)] * tellers)
+    assert faults == []
 
 
 def refuse(ctx: StageContext, out: Path, team: object) -> None:

@@ -57,6 +57,7 @@ def test_a_round_is_a_run_with_eight_children(project: Project, client: MlflowCl
     assert {run.info.status for run in [parent, *children.values()]} == {"FINISHED"}
     sketch = children["sketch"]
     assert sketch.data.params == {"model": "parent", "layers": "middle", "params": "auto", "dim": "2048"} | {
+        "hidden": "False",
         "batch_size": "32",
         "shard_samples": "1024",
     }
