@@ -14,7 +14,7 @@ from machine import copy_project
 from model_samples import make_sample
 from trained_project import begin_round, context, make_lineage
 
-from adapt_inf.config import load_params
+from adapt_inf.config import Evaluate, load_params
 from adapt_inf.data.shards import read_shard, write_shard
 from adapt_inf.evaluation.figures import Accuracies, figures
 from adapt_inf.evaluation.metrics import METRICS
@@ -134,7 +134,11 @@ def test_only_its_files_are_left_and_they_are_the_same_bytes_again(lineage: Proj
 def test_answers_that_a_killed_run_finished_are_kept(lineage: Project, tmp_path: Path) -> None:
     project = copy_project(lineage, tmp_path / "killed")
     params = project.params_of("r001")
-    params.write_text(params.read_text().replace("batch_size: 8", "batch_size: 1"))
+    # Many parts, and long ones: the kill must find some done and some not.
+    params.write_text(
+        params.read_text().replace("batch_size: 8", "batch_size: 1").replace("max_new_tokens: 3", "max_new_tokens: 100")
+    )
+    assert context(project, "r001").params.evaluate == Evaluate(batch_size=1, max_new_tokens=100)
     whole = evaluate.run(context(project, "r001"))
     before = folder_digest(project.output("r001", "evaluate"))
     left = kill_midway(project.root, "r001", "evaluate", ".parts/part-*.parquet")
