@@ -107,7 +107,7 @@ def test_five_drops_at_once_are_five_rounds_in_order(served: ServedMachine, make
 
 
 def test_a_killed_runner_and_one_told_to_stop(served: ServedMachine, make: Callable[..., Project]) -> None:
-    project = make("stopped", stage="sleep 1", **OFF)
+    project = make("stopped", stage="sleep 2", **OFF)
     with serving(served, project) as runner:
         until(lambda: [run["state_type"] for run in drains_of(served, project)] == ["COMPLETED"], "the first drain")
         drop(served, project, "first")
