@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,8 @@ from adapt_inf.earlier_rounds import EarlierRounds
 from adapt_inf.errors import AdaptInfError, RoundError
 from adapt_inf.files import read_json
 from adapt_inf.models.sizes import OPERATIONS, Shape, activations, shape_of
-from adapt_inf.project import BASE, Project
+from adapt_inf.project import BASE, PROXY, Project
+from adapt_inf.selection.blocks import cores, on_every_core
 from adapt_inf.selection.budgets import resolve_budget
 from adapt_inf.selection.clusters import SILHOUETTE_SAMPLES, k_grid
 from adapt_inf.stages.runner import STAGES
@@ -34,6 +34,7 @@ from adapt_inf.stages.runner import STAGES
 TFLOPS = 140.0
 """Of one GPU, kept up over a pass: an A100's 312 at 45%. An assumption, since none was measured."""
 WITH_MODEL = ("sketch", "score", "train", "evaluate")
+_LOOK = ("sketch", "score")  # where a proxy stands in for the model, if one is set
 
 _HASHED = 6e8  # bytes a second: DVC hashes what a stage leaves
 _ROW = 5e-9  # seconds a number of a sketch, read and decoded to be assigned
@@ -41,9 +42,10 @@ _STEP = 3e-9  # seconds a number of a sketch that k-means trains on, read and de
 _TRAINING_RATE, _ASSIGNING_RATE = 9.5e10, 2.4e11  # operations a second of k-means, and of large products
 _LEAST = 0.05  # seconds of a stage, whatever its size
 _SELECTED = 1.25e-6  # seconds a candidate
-_PRUNED = 8e-10  # seconds a number of a sketch, times the root of its cluster's size: bounds tell most pairs apart
+_PRUNED = 9.6e-10  # seconds a number of a sketch, times the root of its cluster's size: bounds tell most pairs apart
 _KMEANS_STEPS = 20
-_REFERENCE = 2.06e11  # operations a second of `_speed` on the machine that the constants above are of: two cores
+_REFERENCE = 1.84e11  # operations a second of `_speed` on the machine that the constants above are of: two cores
+_SPEED_SECONDS = 0.5  # of products, the fastest of which counts: other work comes in between for tens of milliseconds
 _SIGNALS, _CHOSEN, _MANIFEST, _ANSWER = 60, 40, 150, 200  # bytes a sample in tables
 
 
@@ -146,7 +148,9 @@ def estimate_round(
         RoundError: the head's pool or the base model is not here.
     """
     params = load_params(project.params_file)
-    for round_id, name in ((lineage.head(project), "pool"), (BASE, "model")):
+    proxy = params.sketch.model == PROXY
+    needed = [(lineage.head(project), "pool"), (BASE, "model"), *([(BASE, PROXY)] if proxy else [])]
+    for round_id, name in needed:
         if not project.output(round_id, name).is_dir():
             raise RoundError(round_id, f"its {name} is not here", f"Bring it here with `adapt-inf pull {round_id}`.")
     earlier, own = EarlierRounds(project, params), shape_of(str(project.output(BASE, "model")))
@@ -168,10 +172,15 @@ def estimate_round(
         )
     size = Size(candidates, new, float(tokens or known or 0.0), sample_bytes, asked)
     shape = own if model is None else shape_of(model)
-    work = _Work(params, shape, size, max(1, gpus), on_gpu=gpus > 0)
-    then = _Work(params, own, Size(1, 1, known or size.tokens, sample_bytes, 1), 1, on_gpu=False)
+    of_all = _Work(params, shape, size, max(1, gpus), on_gpu=gpus > 0)
+    of_all_then = _Work(params, own, Size(1, 1, known or size.tokens, sample_bytes, 1), 1, on_gpu=False)
+    # The proxy stays what it is, whatever the model that is asked about.
+    looks = shape_of(str(project.output(BASE, PROXY))) if proxy else None
     stages, beside = [], pool_seconds(params, candidates, earlier.clusters_by_root())
     for stage in STAGES:
+        work, then = of_all, of_all_then
+        if looks is not None and stage in _LOOK:
+            work, then = (replace(each, model=looks) for each in (work, then))
         if stage in WITH_MODEL and gpus:
             seconds: float | None = work.operations(stage) / (gpus * tflops * 1e12)
         elif stage in WITH_MODEL or stage == "ingest":
@@ -277,33 +286,54 @@ class _Work:
         return _LEAST + dim * (n * _ROW + _KMEANS_STEPS * training + 2 * k * n / _ASSIGNING_RATE)
 
     def cost(self, stage: str, seconds: float | None) -> StageCost:
-        n, count, dim = self.size.candidates, self.samples(stage), self.params.sketch.dim
-        weights = self.model.parameters * (2 if self.on_gpu else 4)
-        pictures = count * self.size.sample_bytes
-        vectors = 2.0 * n * (dim + (self.model.width if self.params.keeps_hidden else 0))
-        disk = {
-            "ingest": pictures,
-            "sketch": vectors + _SIGNALS * n,
+        disk = self.disk(stage)
+        moved = self.moved(stage) + disk
+        return StageCost(stage, self.samples(stage), seconds, self.memory(stage), disk, moved, self._grows(stage))
+
+    @property
+    def weights(self) -> float:
+        """Bytes of the model's, as a device holds them."""
+        return self.model.parameters * (2.0 if self.on_gpu else 4.0)
+
+    def disk(self, stage: str) -> float:
+        """Bytes that a stage leaves."""
+        n, select = self.size.candidates, self.params.select
+        hidden = self.model.width if self.params.keeps_hidden else 0
+        return {
+            "ingest": self.samples("ingest") * self.size.sample_bytes,
+            "sketch": (2.0 * (self.params.sketch.dim + hidden) + _SIGNALS) * n,
             "cluster": 12.0 * n,
-            "score": (8 * len(self.params.select.scores) + 20.0) * n,
-            "select": _CHOSEN * float(min(n, resolve_budget(self.params.select.budget, n))),
+            "score": (8 * len(select.scores) + 20.0) * n,
+            "select": _CHOSEN * float(min(n, resolve_budget(select.budget, n))),
             "prune": _MANIFEST * float(n),
             "train": 4 * self.model.adapter(self.params.train.rank),
-            "evaluate": _ANSWER * float(count),
+            "evaluate": _ANSWER * float(self.samples("evaluate")),
         }[stage]
-        read = {"ingest": pictures, "select": 100.0 * n, "prune": 0.0}
-        for reader, features in (("cluster", self.params.cluster.features), ("prune", self.params.prune.features)):
-            if self.samples(reader):
-                read[reader] = 2.0 * n * (dim if features == "gradient" else self.model.width)
-        moved = read.get(stage, pictures + self.workers * weights) + disk
-        if stage == "train" and self.workers > 1:
-            steps = count / self.params.train.batch_size
-            moved += 2 * disk * steps * (self.workers - 1) / self.workers  # each process's share of adding up
-        arrays = self.params.memory_mb * 1e6 + 100.0 * n
-        memory = arrays
+
+    def moved(self, stage: str) -> float:
+        """Bytes that a stage reads, and that its processes send one another."""
+        pictures = self.samples(stage) * self.size.sample_bytes
         if stage in WITH_MODEL:
-            memory = weights + activations(stage, self.params, self.model, self.size.tokens) * (1 if self.on_gpu else 2)
-        return StageCost(stage, count, seconds, memory, disk, moved, self._grows(stage))
+            return pictures + self.workers * self.weights + self._added_up(stage)
+        if stage in ("ingest", "select"):
+            return pictures if stage == "ingest" else 100.0 * self.size.candidates
+        features = self.params.cluster.features if stage == "cluster" else self.params.prune.features
+        width = self.params.sketch.dim if features == "gradient" else self.model.width
+        return 2.0 * self.size.candidates * width if self.samples(stage) else 0.0
+
+    def _added_up(self, stage: str) -> float:
+        """Each process's share of adding gradients up."""
+        if stage != "train" or self.workers == 1:
+            return 0.0
+        steps = self.samples(stage) / self.params.train.batch_size
+        return 2 * self.disk(stage) * steps * (self.workers - 1) / self.workers
+
+    def memory(self, stage: str) -> float:
+        """Bytes of a GPU, or of the process."""
+        if stage not in WITH_MODEL:
+            return self.params.memory_mb * 1e6 + 100.0 * self.size.candidates
+        kept = activations(stage, self.params, self.model, self.size.tokens)
+        return self.weights + kept * (1 if self.on_gpu else 2)
 
     def _grows(self, stage: str) -> str:
         if stage in ("ingest", "evaluate") or (stage == "prune" and not self.samples(stage)):
@@ -316,67 +346,17 @@ class _Work:
 
 
 def _speed() -> float:
-    """How fast this machine multiplies, beside the one that the constants are of."""
+    """How fast all cores of this machine multiply, beside the one that the constants are of.
+
+    On threads of ours, as the stages do it: a library's own are turned off where `adapt-inf` runs.
+    """
     size = 1024
     rows = np.random.default_rng(0).random((size, size), dtype=np.float32)
-    taken = []
-    for _ in range(5):
+    shares = np.array_split(rows, cores())
+    taken: list[float] = []
+    until = time.perf_counter() + _SPEED_SECONDS
+    while time.perf_counter() < until or not taken:
         begun = time.perf_counter()
-        rows @ rows
+        on_every_core(lambda share: share @ rows, shares)
         taken.append(time.perf_counter() - begun)
     return 2 * size**3 / min(taken) / _REFERENCE
-
-
-# --- for the terminal -------------------------------------------------------------------------------------------------
-
-
-def estimate_table(estimate: Estimate) -> str:
-    """The estimate for people: a row per stage, what it comes to, and what it stands on."""
-    rows = [["stage", "samples", "time", "memory", "disk", "moved", "grows"]]
-    for each in estimate.stages:
-        figures = [_time(each.seconds), _bytes(each.memory_bytes), _bytes(each.disk_bytes), _bytes(each.moved_bytes)]
-        rows.append([each.stage, f"{each.samples:,}", *figures, each.grows])
-    rows.append(["between", "", _time(estimate.between_seconds), "", "", "", ""])
-    total = estimate.to_json()
-    sums = [_bytes(total[name]) for name in ("memory_bytes", "disk_bytes", "moved_bytes")]
-    rows.append(["all", "", _time(estimate.seconds), *sums, ""])
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        )
-        for row in rows
-    ]
-    size, where = estimate.size, f"{estimate.gpus} GPUs" if estimate.gpus else "this machine"
-    title = f"a round over {size.candidates:,} candidates, {size.new:,} of them new, with a model of "
-    title += f"{estimate.model.parameters:.3g} parameters on {where}; {size.tokens:.0f} tokens a sample"
-    return "\n".join([title, *(line.rstrip() for line in lines), *_remarks(estimate)])
-
-
-def _remarks(estimate: Estimate) -> Iterator[str]:
-    if estimate.gpus:
-        yield f"{', '.join(WITH_MODEL)}: {estimate.tflops:g} TFLOP/s a GPU, an assumption; yours with --tflops."
-    if estimate.measured:
-        what = "ingest" if estimate.gpus else "ingest and the model"
-        yield f"{what}: at the rates of {', '.join(estimate.measured)}."
-    yield "memory: of a GPU, or of the process; moved: read and written, over the network if the project lies on one."
-    if (cap := estimate.pool_cap) is None:
-        yield "Nothing is pruned: every round looks at all that ever came. prune.pool_cap keeps rounds level."
-    else:
-        yield f"prune.pool_cap keeps {cap:,}: a round looks at that and its drop at most, however many came before."
-
-
-def _time(seconds: float | None) -> str:
-    if seconds is None:
-        return "?"
-    for size, unit in ((1, "s"), (60, "min"), (3600, "h")):
-        if seconds < 100 * size or unit == "h":
-            return f"{seconds / size:,.1f} {unit}"
-    return ""
-
-
-def _bytes(size: float) -> str:
-    for power, unit in ((1e3, "kB"), (1e6, "MB"), (1e9, "GB"), (1e12, "TB")):
-        if size < 1000 * power or unit == "TB":
-            return f"{size / power:,.1f} {unit}"
-    return ""

@@ -39,6 +39,7 @@ def create_project(target: Path, model: str, pool: Path | None, params_text: str
     Raises:
         AdaptInfError: `target` is not empty, or what `model`, `pool`, `params_text` or `proxy` is at fault with.
     """
+    from adapt_inf.data.drops import read_drop
     from adapt_inf.data.pool import create_base_pool
     from adapt_inf.models.importing import import_model
     from adapt_inf.stages.evaluate import evaluate_base
@@ -55,6 +56,9 @@ def create_project(target: Path, model: str, pool: Path | None, params_text: str
         source = import_model(model, base / "model") | {"project": uuid.uuid4().hex}
         if proxy is not None:
             source[PROXY] = import_model(proxy, base / PROXY)
+        if pool is not None:
+            held = read_drop(pool)
+            source["pool"] = {"drop": held.name, "license": held.license}
         write_json(base / SOURCE, source)
         create_base_pool(base / "pool", pool, params)
         evaluate_base(project, params)

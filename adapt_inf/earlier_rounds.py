@@ -53,13 +53,8 @@ class EarlierRounds:
         """Of a stage over `work` samples, by the median rate of the earlier rounds."""
         taken, span = [], self.span(stage, work)
         for each in self.rounds:
-            outcome = self._outcomes[each, stage]
-            report, seconds = outcome["report"], outcome["seconds"]
-            # Training has its own rate: a resumed one did not take all of its steps in these seconds.
-            if stage == "train" and report["samples_per_second"]:
-                taken.append(work / report["samples_per_second"])
-            elif done := self._work(each, stage):
-                taken.append(seconds * span / self.span(stage, done))
+            if done := self._work(each, stage):
+                taken.append(self._outcomes[each, stage]["seconds"] * span / self.span(stage, done))
         return statistics.median(taken) if taken else None
 
     def line(self, stage: str) -> tuple[float, float] | None:
@@ -70,7 +65,7 @@ class EarlierRounds:
         points = [
             (self.span(stage, done), float(self._outcomes[each, stage]["seconds"]))
             for each in self.rounds
-            if (done := self._done(each, stage))
+            if (done := self._work(each, stage))
         ]
         if not points:
             return None
@@ -88,13 +83,6 @@ class EarlierRounds:
         parts = [stop - start for start, stop in spans(round(work), self._parts[stage])]
         return float(max((sum(parts[rank :: cores()]) for rank in range(cores())), default=0))
 
-    def _done(self, round_id: str, stage: str) -> float:
-        """Samples that a stage's seconds went by; 0 where a resumed training leaves that open."""
-        if stage != "train":
-            return float(self._work(round_id, stage))
-        outcome = self._outcomes[round_id, stage]
-        return float(outcome["report"]["samples_per_second"] * outcome["seconds"])
-
     def clusters_by_root(self) -> float | None:
         """What `cluster.k: auto` came to, over the root of the candidates: the median of the earlier rounds."""
         reports = [self._outcomes[each, "cluster"]["report"] for each in self.rounds]
@@ -110,6 +98,8 @@ class EarlierRounds:
     def _work(self, round_id: str, stage: str) -> int:
         """Samples that a stage went over in the seconds that its log gives."""
         report = self._outcomes[round_id, stage]["report"]
+        if stage == "train":
+            return int(report.get("trained_samples", 0))
         if stage == "evaluate":
             new = self._outcomes[round_id, "ingest"]["report"]["eval"]
             asked = int(report["samples"]) + new * models_asked(self._parents[round_id])

@@ -72,7 +72,8 @@ class ScoreError(AdaptInfError):
 
     def __init__(self, score: str, origin: str, problem: str) -> None:
         super().__init__(
-            f"score {score} ({origin}): {problem}.", f"Mend it there, or take {score} out of `select` in params.yaml."
+            f"score {score} ({origin}): {problem}.",
+            f"Mend it there, or take {score} out of `select` in the round's params.yaml.",
         )
 
 

@@ -108,7 +108,7 @@ def model_card(project: Project, record: Round, *, merge: bool) -> str:
         "holds besides those of the drops.",
         _table(
             ["round", "drop", "licence", "strategy", "trained on", "of", "average", "forgetting"],
-            [_row(project, each) for each in line],
+            [*_base_rows(project), *(_row(project, each) for each in line)],
         ),
         "## What it can do",
         "Accuracy on each skill's evaluation samples, which no round trained on. "
@@ -156,6 +156,13 @@ def _line(project: Project, record: Round) -> list[Round]:
     return line[::-1]
 
 
+def _base_rows(project: Project) -> list[list[str]]:
+    """The pool that the lineage began with, which every round may select from."""
+    path = project.round(BASE) / SOURCE
+    pool = read_json(path).get("pool") if path.is_file() else None
+    return [[BASE, pool["drop"], pool["license"], *["-"] * 5]] if pool else []
+
+
 def _row(project: Project, record: Round) -> list[str]:
     figures = record.metrics
     return [
@@ -171,10 +178,9 @@ def _row(project: Project, record: Round) -> list[str]:
 
 
 def _licence(project: Project, record: Round) -> str:
-    """Of a round's drop, as far as this machine knows it."""
-    report = project.output(record.round, "ingest") / "report.json"
-    if report.is_file():
-        return str(read_json(report)["license"])
+    """Of a round's drop; of a round that another version recorded as far as this machine knows it."""
+    if record.license is not None:
+        return record.license
     described = project.drop(record.drop) / DESCRIPTION
     if described.is_file():
         return str((yaml.safe_load(described.read_text(encoding="utf-8")) or {}).get("license", "unknown"))

@@ -37,9 +37,9 @@ _FAULTS = {"failed": "failed its gate", "waiting": "waits for approval", "declin
 class Round:
     """One round, as round.json holds it and `adapt-inf lineage --json` prints it.
 
-    `content` is the digest of what the drop holds. `status` is running, finished or failed. Counts and figures are None
-    until the stage that yields them has run. A finished round has a `gate`: verdict (passed, failed, waiting, promoted
-    or declined), reasons and figures.
+    `content` is the digest of what the drop holds, `license` what its description says. `status` is running, finished
+    or failed. Counts and figures are None until the stage that yields them has run. A finished round has a `gate`:
+    verdict (passed, failed, waiting, promoted or declined), reasons and figures.
     """
 
     round: str
@@ -47,6 +47,7 @@ class Round:
     drop: str
     strategy: str
     content: str | None = None
+    license: str | None = None
     status: str = "running"
     pool_hash: str | None = None
     pool_size: int | None = None
@@ -289,6 +290,7 @@ def round_facts(project: Project, round_id: str) -> dict[str, Any]:
     figures = read_json(project.output(round_id, "evaluate") / "metrics.json")
     return {
         "content": ingest.get("content"),
+        "license": ingest.get("license"),
         "pool_hash": output_hash(project, round_id, "pool"),
         "pool_size": pool["live"],
         "candidates": selection["candidates"],

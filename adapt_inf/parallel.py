@@ -12,10 +12,11 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import get_context
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import TypeVar
@@ -29,6 +30,8 @@ from adapt_inf.processes import end_with_parent
 from adapt_inf.progress import progress
 
 T = TypeVar("T")
+
+_END_SECONDS = 10.0  # in which one whose connection has broken must be gone; a fault of rank 0's own waits as long
 
 
 def worker_count(device: torch.device, units: int) -> int:
@@ -105,12 +108,15 @@ def _fault(pipes: list[tuple[Connection, Connection]]) -> AdaptInfError | None:
 
 
 def _killed(children: list[ForkProcess]) -> WorkerKilledError | None:
-    """The first of the other ranks that a signal ended, if one did."""
-    for rank, child in enumerate(children, start=1):
-        child.join(1)  # one whose connection has broken is as good as gone
-        if child.exitcode is not None and child.exitcode < 0:
-            return WorkerKilledError(rank, len(children) + 1, -child.exitcode)
-    return None
+    """The first of the other ranks that a signal ended, if one did; on a busy machine its end may show later."""
+    until = time.monotonic() + _END_SECONDS
+    while True:
+        for rank, child in enumerate(children, start=1):
+            if child.exitcode is not None and child.exitcode < 0:
+                return WorkerKilledError(rank, len(children) + 1, -child.exitcode)
+        at_work = [child.sentinel for child in children if child.exitcode is None]
+        if not at_work or not wait(at_work, until - time.monotonic()):
+            return None
 
 
 class SharedProgress:

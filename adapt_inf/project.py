@@ -25,7 +25,7 @@ class Project:
         """The project that `start` (or the current folder) stands in.
 
         Raises:
-            NotAProjectError: no folder from there upwards holds params.yaml, dvc.yaml and rounds/base.
+            NotAProjectError: no folder from there upwards holds params.yaml and rounds/base.
         """
         here = (start or Path.cwd()).resolve()
         for folder in (here, *here.parents):

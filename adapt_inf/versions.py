@@ -5,6 +5,7 @@ A new Repo per stage: DVC's index of a Repo that has reproduced something is sta
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import logging
 import os
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import yaml
 
-from adapt_inf.errors import AdaptInfError, RoundError
+from adapt_inf.errors import AdaptInfError, RoundError, shown
 from adapt_inf.files import is_full, parse_yaml, room_for
 from adapt_inf.project import Project
 
@@ -77,6 +78,7 @@ def quiet_environment() -> dict[str, str]:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the terminal has our own lines; Prefect's page has all
+        "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",  # what its server answers while its database is started again
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "OMP_NUM_THREADS": "1",  # see adapt_inf.parallel
         "TOKENIZERS_PARALLELISM": "false",
@@ -183,6 +185,33 @@ class StageFailedError(RoundError):
         )
 
 
+_SECRET_OPTION = re.compile(r"password|secret|token|account_key|connection_string|auth_header")
+
+
+def refuse_secrets(project: Project) -> None:
+    """See that .dvc/config, which git holds and `adapt-inf push` says to send on, names no key and no password.
+
+    Raises:
+        AdaptInfError: it does; with the mend.
+    """
+    path = project.root / ".dvc/config"
+    if not path.is_file() or not (project.root / ".git").exists():
+        return
+    config = configparser.ConfigParser(interpolation=None, strict=False)
+    try:
+        config.read_string("\n".join(line.strip() for line in path.read_text(encoding="utf-8").splitlines()))
+    except configparser.Error:  # DVC says what is wrong with it
+        return
+    for section in config.sections():
+        for key, value in config[section].items():
+            if (_SECRET_OPTION.search(key) and value) or shown(value) != value:
+                raise AdaptInfError(
+                    f".dvc/config, which git holds, has a secret: `{key}` of {section.strip(chr(39))}.",
+                    "Take it out there and say it with `dvc remote modify --local`, which git does not see, or by the "
+                    "environment (AWS_SECRET_ACCESS_KEY). If it was committed before, it has to be changed.",
+                )
+
+
 def commit_round(project: Project, round_id: str, message: str) -> str | None:
     """`commit_files`, and tag the commit round/<id>."""
     commit = commit_files(project, message)
@@ -196,10 +225,14 @@ def commit_files(project: Project, message: str) -> str | None:
 
     Returns:
         the hash of the commit that holds them, or None outside git.
+
+    Raises:
+        AdaptInfError: git failed, or one of them has a secret.
     """
     root = project.root
     if not (root / ".git").exists():
         return None
+    refuse_secrets(project)
     found = [path for pattern in VERSIONED for path in sorted(root.glob(pattern)) if path.is_file()]
     names = [str(path.relative_to(root)) for path in found]
     _git(root, "add", "--", *names)

@@ -2,11 +2,11 @@
 
     python benchmarks/cost_model.py [--skip-pool] [--skip-rounds] [--samples N ...] [--json FILE]
 
-Rounds: the shipped base model and two rounds to take rates from (400 and 800 candidates); what they say of 1,500, 3,000
-and 6,000 candidates is written down, then those rounds run. `seconds` are a round's stages together. Pool: cluster (k
-auto), select a quarter and prune to three quarters of made-up sketches, 100,000, 300,000 and 1,000,000 by 512 unless
---samples says otherwise, against `adapt_inf.costs.pool_seconds`; what k comes to is told by a first run over 30,000. An
-estimate is aimed at 25% either way.
+Rounds: the shipped base model and four rounds to take rates from (400 to 1,000 candidates); what they say of 1,500,
+3,000 and 6,000 candidates is written down, then those rounds run. `seconds` are a round's stages together. Pool:
+cluster (k auto), select a quarter and prune to three quarters of made-up sketches, 100,000, 300,000 and 1,000,000 by
+512 unless --samples says otherwise, against `adapt_inf.costs.pool_seconds`; what k comes to is told by a first run
+over 30,000. An estimate is aimed at 25% either way.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from adapt_inf.creation import definition
 from adapt_inf.project import Project
 from adapt_inf.stages.runner import STAGES, stage_outcome
 
-KNOWN, LEARNT, FORETOLD = 200, (400, 800), (1500, 3000, 6000)
+KNOWN, LEARNT, FORETOLD = 200, (400, 600, 800, 1000), (1500, 3000, 6000)
 FIRST, SAMPLES, DIM, COPIES = 30_000, (100_000, 300_000, 1_000_000), 512, 0.1
 AIM = 0.25
 

@@ -1,11 +1,11 @@
-"""Sketching by two processes that a launcher begins, against one process with one thread: rate, and the same bytes.
+"""Sketching by two processes that launchers begin, against one process with one thread: rate, and the same bytes.
 
     python benchmarks/launched_rate.py [--samples 2000 8000] [--json FILE]
 
 The shipped base model on an otherwise idle machine of two cores. `adapt-inf stage sketch` runs over two pools, on one
-core and by `executor.launcher: torchrun --standalone --nproc-per-node 2`. To begin a process and to load the model take
-the same time whatever the pool, so the rate is that of the samples by which the pools differ, in the seconds by which
-their runs do; `whole` is a run from its start to its end.
+core and by `executor.launcher`: `torchrun --standalone --nproc-per-node 2`, and `accelerate launch` with a file as in
+docs/scale.md. To begin a process and to load the model take the same time whatever the pool, so the rate is that of the
+samples by which the pools differ, in the seconds by which their runs do; `whole` is a run from its start to its end.
 """
 
 from __future__ import annotations
@@ -33,6 +33,13 @@ from adapt_inf.files import folder_digest, remove_folder
 from adapt_inf.project import Project
 
 AIM = 1.7
+ACCELERATE = """\
+compute_environment: LOCAL_MACHINE
+distributed_type: MULTI_GPU
+num_machines: 1
+num_processes: 2
+mixed_precision: "no"
+"""
 
 
 def main() -> None:
@@ -40,10 +47,16 @@ def main() -> None:
     parser.add_argument("--samples", type=int, nargs=2, default=(2000, 8000))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    launcher = f"{Path(sys.executable).with_name('torchrun')} --standalone --nproc-per-node 2"
-    ways = {"one process, one thread": None, "two processes": launcher}
-    rows: list[dict[str, Any]] = [{"what": name, "whole": []} for name in ways]
     with tempfile.TemporaryDirectory(prefix="launched-rate-") as folder:
+        file = Path(folder) / "two.yaml"
+        file.write_text(ACCELERATE, encoding="utf-8")
+        programs = Path(sys.executable).parent
+        ways = {
+            "one process, one thread": None,
+            "two processes": f"{programs / 'torchrun'} --standalone --nproc-per-node 2",
+            "two, by accelerate": f"{programs / 'accelerate'} launch --config_file {file} --main_process_port 0",
+        }
+        rows: list[dict[str, Any]] = [{"what": name, "whole": []} for name in ways]
         machine = Machine(Path(folder))
         for samples in options.samples:
             project = begin(machine, Path(folder) / str(samples), samples)

@@ -4,14 +4,17 @@
 
 The shipped base model, a pool that is full from the start, and as many drops of the same size, one after the other,
 none with a suite of its own (each suite makes evaluation longer, cap or not). A round gives way as many samples as it
-takes in. Time is that of `adapt-inf round`, in seconds of all cores, which other work stretches less; disk is by `du`
-over rounds/ and DVC's cache after `adapt-inf gc`, which takes a finished round's workings.
+takes in. Time is that of `adapt-inf round`, in seconds of all cores, which other work stretches less; beside each of
+the last rounds the second one runs again, on a copy of the project as it stood before it, so that a machine that has
+become slower meanwhile does not count. Disk is by `du` over rounds/ and DVC's cache after `adapt-inf gc`, which takes a
+finished round's workings.
 """
 
 from __future__ import annotations
 
 import argparse
 import resource
+import shutil
 import sys
 import tempfile
 import time
@@ -23,7 +26,7 @@ from report import finish, table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from machine import Machine
+from machine import Machine, copy_project
 from make_drop import make_drop
 from third_round import disk_use
 
@@ -34,6 +37,7 @@ from adapt_inf.project import Project
 from adapt_inf.stages.runner import STAGES, stage_outcome
 
 EARLY = 2  # the first round sketches full weights, every later one the adapter's factors
+LAST = 3  # rounds that are held against that one
 
 
 def main() -> None:
@@ -46,11 +50,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="level-") as home:
         rows = measure(Path(home), options.rounds, options.pool, options.drop)
     print(
-        table(rows, ["round", "candidates", "pool", "cpu s", "stages s", "sketch s", "cluster s", "disk KB", "new KB"])
+        table(
+            rows,
+            ["round", "candidates", "pool", "cpu s", "again", "stages s", "sketch s", "cluster s", "disk KB", "new KB"],
+        )
     )
-    first, last = (median(row["cpu s"] for row in part) for part in (rows[EARLY - 1 : EARLY + 2], rows[-3:]))
-    print(f"\nlast three rounds / rounds {EARLY} to {EARLY + 2}: {last / first:.3f} of the CPU time (medians)")
-    finish("level", {"rows": rows, "ratio": last / first}, options.json)
+    ratios = [row["cpu s"] / row["again"] for row in rows if "again" in row]
+    print(f"\nlast {LAST} rounds / round {EARLY} again, beside each: {median(ratios):.3f} of the CPU time (median)")
+    finish("level", {"rows": rows, "ratios": ratios}, options.json)
 
 
 def measure(home: Path, rounds: int, pool: int, drop: int) -> list[dict[str, Any]]:
@@ -63,7 +70,13 @@ def measure(home: Path, rounds: int, pool: int, drop: int) -> list[dict[str, Any
     for number in range(1, rounds + 1):
         name = f"drop{number:02d}"
         machine.run("adapt-inf", "drop", str(make_drop(home / name, name, train=drop, eval=0)), cwd=root)
+        if number == EARLY:
+            early = copy_project(project, home / "early")
         seconds, cpu = run_round(machine, root)
+        again = None
+        if number > max(EARLY, rounds - LAST):
+            again = run_round(machine, copy_project(early, home / "again").root)[1]
+            shutil.rmtree(home / "again")
         machine.run("adapt-inf", "gc", "--yes", cwd=root)
         record, disk = lineage.rounds(project)[-1], disk_use(root)
         took = {stage: stage_outcome(project, record.round, stage, cached=False)["seconds"] for stage in STAGES}
@@ -74,6 +87,7 @@ def measure(home: Path, rounds: int, pool: int, drop: int) -> list[dict[str, Any
                 "pool": record.pool_size,
                 "seconds": seconds,
                 "cpu s": round(cpu, 2),
+                **({"again": round(again, 2)} if again is not None else {}),
                 "stages s": round(sum(took.values()), 2),
                 **{f"{stage} s": took[stage] for stage in STAGES},
                 "disk KB": disk // 1024,

@@ -40,7 +40,7 @@ DROPS = ("base", "shapes", "scenes")  # the last is the new one
 SKILLS = 6  # of each drop
 SUITE = 240  # samples
 EXPERTS = ("perplexity", "el2n", "entropy", "grand", "image_grounding")
-DEMO_ROUND = 140.0  # seconds: the shortest of the demo's rounds on two cores of an AMD EPYC
+DEMO_ROUND = 140.0  # seconds: one of the demo's on a slow day of two cores of an AMD EPYC
 SHARE, FLOOR = 0.05, 5.0
 
 

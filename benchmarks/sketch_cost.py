@@ -9,7 +9,7 @@ like length:
     plain                      forward of the whole model, logits everywhere, backward to every weight
     plain, adapter alone       the same, backward to the LoRA factors alone, as in training
     sketch + free signals      gradient sketch, nll, EL2N, entropy, GraNd
-    sketch of 8,192            the same with longer sketches
+    sketch of 8,192, 16,384    the same with longer sketches
     without image              the forward that Image Grounding adds: for a blank image, or with image tokens dropped
     sketch + all five scores   the two, and the scores from their signals
     released                   batches of one, dense projection to 8192 (released_sketch.py); on N samples only

@@ -25,6 +25,7 @@ from prefect.states import Completed
 from adapt_inf import lineage, promotion
 from adapt_inf.errors import RoundError
 from adapt_inf.project import Project
+from adapt_inf.review.round_files import RoundFiles
 
 _DAYS = 365  # that a form stays open; the round waits on without it, for `adapt-inf promote`
 _OPEN = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED]
@@ -57,13 +58,28 @@ def approve(root: str, round_id: str) -> State[Any]:
 
 
 def describe(project: Project, round_id: str) -> str:
-    """What the form says of the round, as Markdown: what it took in, and its figures against the parent's."""
+    """What the form says of the round, as Markdown: what it took in, its average and the parent's, what fell."""
     record = lineage.read_round(project, round_id)
-    figures = record.gate["figures"] if record.gate else {}
-    said = {None: "-"} | {value: f"{value:.3f}" for value in figures.values() if isinstance(value, float)}
-    rows = [f"| {name.replace('_', ' ')} | {said.get(value, value)} |" for name, value in figures.items()]
-    title = f"**{round_id}** took in {record.drop} on top of {record.parent}. Its model becomes champion if you say so."
-    return "\n".join([title, "", "| figure | against the parent |", "|---|---|", *rows])
+    figures, parent = record.gate["figures"] if record.gate else {}, record.parent
+    values = RoundFiles(project, round_id).matrix.get("values", {})
+    after = values.get(round_id, {})
+    before = [score for skill, score in values.get(parent, {}).items() if skill in after]
+    average = f"average accuracy of {round_id}" + (f", over {len(after)} skills" if after else "")
+    rows = {average: _figure(figures.get("average_accuracy"))}
+    if before:
+        rows[f"average accuracy of {parent}, over {len(before)} of these"] = _figure(sum(before) / len(before))
+    rows |= {
+        f"largest fall of a skill against {parent} (below 0: it rose)": _figure(figures.get("max_forgetting")),
+        "that skill": (figures.get("max_forgetting_skill") or "-").replace("|", "\\|"),
+        f"score of a skill against {parent}'s, mean in %": _figure(figures.get("relative_gain"), 1),
+    }
+    title = f"**{round_id}** took in {record.drop} on top of {parent}. Its model becomes champion if you say so."
+    table = [f"| {name} | {said} |" for name, said in rows.items()]
+    return "\n".join([title, "", "| figure | value |", "|---|---|", *table])
+
+
+def _figure(value: float | None, digits: int = 3) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def match_forms(project: Project) -> None:

@@ -10,6 +10,8 @@ from adapt_inf.project import Project
 from adapt_inf.tracking.process import tracking_process
 from flows.server import await_server, begin_server
 
+_UNREACHED = "Failed to reach API"  # a RuntimeError of Prefect's client, as it begins
+
 
 def drain_now(project: Project) -> list[str]:
     """The rounds that were done; see `flows.drain.drain`.
@@ -26,9 +28,12 @@ def drain_now(project: Project) -> list[str]:
         try:
             with without_heartbeats():
                 done: list[str] = drain(str(project.root))
-        except httpx.TransportError as error:
+        except (httpx.HTTPError, RuntimeError) as error:
+            said = (str(error) or type(error).__name__).splitlines()[0].split(" - ")[0]
+            if isinstance(error, RuntimeError) and not said.startswith(_UNREACHED):
+                raise
             raise AdaptInfError(
-                f"Prefect's server does not answer any more ({error or type(error).__name__}).",
-                "See that it runs; `adapt-inf round` goes on from here.",
+                f"Prefect's server does not answer as it should ({said}).",
+                "See that it and its database run; `adapt-inf round` goes on from here.",
             ) from error
     return done

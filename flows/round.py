@@ -37,6 +37,8 @@ def lifelong_round(root: str, round_id: str) -> dict[str, Any]:
         AdaptInfError: a stage failed; the round stays, marked, and the same call goes on from there.
     """
     project = Project(Path(root))
+    if load_params(project.params_file).git.commit:
+        versions.refuse_secrets(project)  # now, and not when all of it is done
     record = lineage.read_round(project, round_id)
     say(f"round {round_id}: drop {record.drop} on top of {record.parent}, strategy {record.strategy}")
     missed = outbox.untracked(project).keys() - {round_id}
@@ -61,7 +63,8 @@ def lifelong_round(root: str, round_id: str) -> dict[str, Any]:
         from adapt_inf.review.report import make_report
 
         make_report(project, replace(record, status="failed", error=str(error)).to_json())
-        outbox.tell(project, round_id, rounds.finish_round, project, round_id, "failed", _facts(record))
+        facts = _facts(record) | {"error": str(error)}
+        outbox.tell(project, round_id, rounds.finish_round, project, round_id, "failed", facts)
         if isinstance(error, DropError):
             lineage.refuse_drop(project, round_id, str(error))
             outbox.strike_off(project, round_id)
@@ -101,8 +104,10 @@ def run_stage(root: str, round_id: str, stage: str) -> dict[str, Any]:
         fault = stage_fault(project, round_id, stage)
         if fault is None:
             say(f"  {round_id} {stage} failed: {error.problem}")
+            _tell_fault(project, round_id, stage, error.problem)
             printed = last_lines(project, round_id, stage)
             raise StageFailedError(round_id, stage, error.problem, printed) from error
+        _tell_fault(project, round_id, stage, fault["message"])
         if fault["kind"] == DropError.__name__ and stage == "ingest":
             raise _with_message(DropError, fault["message"]) from error
         where = f"Stage {stage} of round {round_id} stopped there; `adapt-inf round` goes on from it."
@@ -125,6 +130,11 @@ def complete(root: str, round_id: str) -> dict[str, Any]:
     if record.gate and record.verdict != promotion.PASSED:
         say(f"  {round_id} gate {record.verdict}" + "".join(f": {reason}" for reason in record.gate["reasons"]))
     return record.to_json()
+
+
+def _tell_fault(project: Project, round_id: str, stage: str, message: str) -> None:
+    outcome = {"stage": stage, "error": message}
+    outbox.tell(project, round_id, rounds.log_stage, project, round_id, stage, outcome)
 
 
 def _facts(record: lineage.Round) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from adapt_inf.processes import end_with_parent, uncollected
 
 _START_SECONDS = 120
 _STOP_SECONDS = 10
-_ANSWER_SECONDS = 10
+_ANSWER_SECONDS = 60  # one that is not there is refused at once; a busy one may take a while
 
 
 class NoServerError(AdaptInfError):

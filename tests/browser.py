@@ -21,7 +21,7 @@ from websockets.sync.client import ClientConnection, connect
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MISSING = f"none of {', '.join(NAMES)} is on this machine's PATH: `apt-get install chromium`"
 
-_SECONDS = 60.0  # for a browser to come up, and for a page to show what it is waited for
+_SECONDS = 300.0  # for a browser to come up, and for a page to show what it is waited for
 
 
 def find_browser() -> str | None:

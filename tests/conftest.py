@@ -5,16 +5,21 @@ from __future__ import annotations
 import fcntl
 import importlib.util
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from machine import Machine, copy_project
 from miniature import make_miniature
 from projects import make_project
 from third_round import make_third_round
 
 from adapt_inf.project import Project
+
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")  # how long an example takes says more of the machine than of the code
 
 WATCHED = Path(__file__).parent / "watched"
 
@@ -81,6 +86,7 @@ def _once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[P
     with open(shared / f"{name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not done.exists():
+            shutil.rmtree(home, ignore_errors=True)  # of an attempt that failed
             home.mkdir()
             make(home)
             done.touch()

@@ -192,7 +192,7 @@ def started(machine: Machine, project: Project, command: list[str]) -> Iterator[
             yield process
         finally:
             process.terminate()  # only `serve` has not ended by now
-            process.wait(60)
+            process.wait(PATIENCE)
 
 
 MOMENTS = {"start": 0.15, "stage": 0.35, "work": 0.2, "between": 0.3}

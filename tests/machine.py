@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adapt_inf.cli import main
 from adapt_inf.project import Project
 
 
@@ -36,8 +39,24 @@ class Machine:
             raise AssertionError(f"{' '.join(command)} left with {done.returncode}:\n{done.stdout}\n{done.stderr}")
         return done
 
+    def here(self, *words: str, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """`adapt-inf` with those words in this process, where what it imports is there already."""
+        out, err, before, environment = io.StringIO(), io.StringIO(), Path.cwd(), dict(os.environ)
+        os.environ.update(self.environment())
+        os.chdir(cwd)
+        try:
+            with redirect_stdout(out), redirect_stderr(err):
+                status = main([*words])
+        finally:
+            os.chdir(before)
+            os.environ.clear()
+            os.environ.update(environment)
+        if check and status:
+            raise AssertionError(f"adapt-inf {' '.join(words)} left with {status}:\n{out.getvalue()}\n{err.getvalue()}")
+        return subprocess.CompletedProcess(words, status, out.getvalue(), err.getvalue())
+
     def lineage(self, project: Project) -> list[dict[str, Any]]:
-        return json.loads(self.run("adapt-inf", "lineage", "--json", cwd=project.root).stdout)
+        return json.loads(self.here("lineage", "--json", cwd=project.root).stdout)
 
 
 def copy_project(project: Project, target: Path) -> Project:

@@ -25,6 +25,7 @@ PARAMS = {
     "train.learning_rate": 0.002,
     "train.checkpoint_steps": 2,
     "evaluate.max_new_tokens": 4,
+    "retries.delay_seconds": 0.1,
 }
 
 

@@ -34,4 +34,4 @@ def lock() -> object:
 def linger(path: Path) -> None:
     """Say which process it is, and stay."""
     path.write_text(str(os.getpid()))
-    time.sleep(60)
+    time.sleep(3600)  # longer than any test waits for its end

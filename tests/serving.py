@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 import subprocess
 import time
@@ -18,7 +17,7 @@ from machine import Machine
 
 from adapt_inf.project import Project
 
-PATIENCE = 120.0  # seconds, on a loaded machine
+PATIENCE = 600.0  # seconds, on a machine that at times stands still
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class ServedMachine(Machine):
 
     def ask(self, path: str, **query: Any) -> Any:
         """POST to the server's API; the JSON that it answers."""
-        answer = httpx.post(f"{self.api}/{path}", json=query, timeout=30)
+        answer = httpx.post(f"{self.api}/{path}", json=query, timeout=PATIENCE)
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
@@ -61,8 +60,7 @@ def prefect_server(home: Path) -> Iterator[ServedMachine]:
             until(lambda: answers(machine.api), "the server answers")
             yield machine
         finally:
-            server.terminate()
-            server.wait(30)
+            _end(server)
 
 
 def answers(address: str) -> bool:
@@ -86,9 +84,16 @@ def serving(machine: ServedMachine, project: Project) -> Iterator[subprocess.Pop
             assert process.poll() is None, path.read_text(encoding="utf-8")
             yield process
         finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-                process.wait(60)
+            _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
 
 
 def until(true: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:

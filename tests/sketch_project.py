@@ -7,7 +7,6 @@ pool has a tombstone, and its rows do not stand in the order of their shard.
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from adapt_inf.data.samples import Sample
 from adapt_inf.data.shards import write_shard
 from adapt_inf.project import Project
 from adapt_inf.stages.context import StageContext
-from adapt_inf.stages.runner import run_stage
 
 ROUND = "r001"
 
@@ -74,7 +72,3 @@ def _fill(folder: Path, name: str, count: int, tombstone: int | None) -> None:
         for row, sample in enumerate(samples)
     ]
     write_manifest(folder / MANIFEST, manifest_frame(rows[::-1] if tombstone is not None else rows))
-
-
-if __name__ == "__main__":  # a stage in a process of its own, to be killed
-    run_stage(Project(Path(sys.argv[1])), ROUND, sys.argv[2])

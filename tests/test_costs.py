@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from adapt_inf.config import Params, load_params, set_values
 from adapt_inf.costs import Estimate, estimate_round, pool_seconds
 from adapt_inf.earlier_rounds import EarlierRounds
 from adapt_inf.errors import AdaptInfError, RoundError
+from adapt_inf.files import read_json, write_json
 from adapt_inf.project import Project
 from adapt_inf.stages.runner import STAGES
 
@@ -38,6 +41,54 @@ def test_on_this_machine_it_goes_by_the_rates_of_its_rounds(two_rounds: Project)
     assert estimate.seconds == pytest.approx(
         sum(each.seconds or 0 for each in estimate.stages) + (estimate.between_seconds or 0)
     )
+
+
+def test_training_goes_by_the_samples_that_its_seconds_were_of(two_rounds: Project, tmp_path: Path) -> None:
+    project = copy_project(two_rounds, tmp_path / "trained")
+    for name, samples, speed in (("r001", 200, 250.0), ("r002", 600, 180.0)):  # the loop's own speed does not matter
+        path = project.log(name) / "train.json"
+        log = read_json(path)
+        log["report"] |= {"trained_samples": samples, "samples_per_second": speed}
+        write_json(path, log | {"seconds": 1.5 + 0.004 * samples})
+    earlier = EarlierRounds(project, load_params(project.params_file))
+    assert earlier.line("train") == pytest.approx((1.5, 0.004))
+    assert earlier.seconds("train", 300) == pytest.approx(300 * (2.3 / 200 + 3.9 / 600) / 2)
+    for name in ("r001", "r002"):  # all of both was done before a kill
+        path = project.log(name) / "train.json"
+        log = read_json(path)
+        log["report"]["trained_samples"] = 0
+        write_json(path, log)
+    assert EarlierRounds(project, load_params(project.params_file)).line("train") is None
+
+
+def test_a_round_whose_log_does_not_say_what_was_trained_gives_no_rate(two_rounds: Project, tmp_path: Path) -> None:
+    project = copy_project(two_rounds, tmp_path / "older")
+    path = project.log("r001") / "train.json"
+    log = read_json(path)
+    del log["report"]["trained_samples"]
+    write_json(path, log)
+    params = load_params(project.params_file)
+    seconds, report = (read_json(project.log("r002") / "train.json")[key] for key in ("seconds", "report"))
+    assert EarlierRounds(project, params).line("train") == (0.0, seconds / report["trained_samples"])
+
+
+def test_a_proxy_looks_and_stays_what_it_is(two_rounds: Project, tmp_path: Path) -> None:
+    project = copy_project(two_rounds, tmp_path / "proxied")
+    own = by_stage(estimate_round(project, pool=1000, model="7b", gpus=1, tokens=640))
+    subprocess.run(["cp", "-a", project.output("base", "model"), project.output("base", "proxy")], check=True)
+    project.params_file.write_text(set_values(project.params_file.read_text(), {"sketch.model": "proxy"}))
+    shape = estimate_round(project, pool=1000).model  # the proxy's, too
+    found = by_stage(estimate_round(project, pool=1000, model="7b", gpus=1, tokens=640))
+    for stage in ("sketch", "score"):
+        times = 7e9 / shape.parameters
+        assert found[stage].seconds == pytest.approx((own[stage].seconds or 0) / times)
+        assert found[stage].memory_bytes < own[stage].memory_bytes / 10
+    assert found["train"] == own["train"]
+    here = by_stage(estimate_round(project, pool=1000, model="7b"))
+    assert here["sketch"].seconds == by_stage(estimate_round(project, pool=1000))["sketch"].seconds
+    shutil.rmtree(project.output("base", "proxy"))
+    with pytest.raises(RoundError, match="its proxy is not here"):
+        estimate_round(project, pool=1000)
 
 
 def test_cores_share_whole_parts(two_rounds: Project, monkeypatch: pytest.MonkeyPatch) -> None:

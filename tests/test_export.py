@@ -119,12 +119,23 @@ def test_the_card_tells_the_lineage(two_rounds: Project, machine: Machine, tmp_p
     text = (tmp_path / "out" / CARD).read_text(encoding="utf-8")
     assert front(tmp_path / "out")["pipeline_tag"] == "image-text-to-text"
     assert "| r001 | first | CC0-1.0 | adapt_inf |" in text
+    assert "| base | known | CC0-1.0 |" in text, "what every round may select from"
     record = read_json(two_rounds.round("r002") / "round.json")
     selected = len(pd.read_parquet(two_rounds.output("r002", "select") / "selected.parquet"))
     assert f"| r002 | second | CC0-1.0 | adapt_inf | {selected} | {record['candidates']} |" in text
     assert all(f"| {skill} | {value:.3f} |" in text for skill, value in record["metrics"]["skills"].items())
     assert record["pool_hash"] in text
     assert json.dumps(record["metrics"]["average_accuracy"])[:4] in text
+
+
+def test_the_licences_are_known_where_the_drops_are_not(two_rounds: Project, tmp_path: Path) -> None:
+    project = copy_project(two_rounds, tmp_path / "elsewhere")
+    shutil.rmtree(project.drops)
+    for name in ("r001", "r002"):
+        shutil.rmtree(project.output(name, "ingest"))
+    export(project, "r002", tmp_path / "out")
+    text = (tmp_path / "out" / CARD).read_text(encoding="utf-8")
+    assert text.count("| CC0-1.0 |") == 3
 
 
 def test_bad_input_is_named(two_rounds: Project, tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ from pathlib import Path
 from adapt_inf.parallel import run_workers
 def work(rank):
     Path({str(tmp_path)!r}, str(rank)).write_text(str(os.getpid()))
-    time.sleep(60)
+    time.sleep(600)
 run_workers(2, work)
 """
     parent = subprocess.Popen([sys.executable, "-c", script])

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import errno
-import http.client
 import os
 import signal
 import subprocess
-import threading
-import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import boto3
@@ -18,7 +14,8 @@ import fsspec
 import pytest
 from machine import Machine
 from make_drop import make_drop
-from moto.server import ThreadedMotoServer
+from s3 import Between, between, s3_server, settings_of
+from serving import until
 
 from adapt_inf.cli import main
 from adapt_inf.data.drops import drop_digest
@@ -42,23 +39,14 @@ def shapes(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def server() -> Iterator[tuple[str, int]]:
     """An S3 server on this machine: its host and port."""
-    found = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    found.start()
-    yield found.get_host_and_port()
-    found.stop()
+    with s3_server() as found:
+        yield found
 
 
 @pytest.fixture
 def s3(server: tuple[str, int], shapes: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Its address, with what `shapes` holds in s3://store/sets/shapes, as a user's environment names it."""
-    address = "http://{}:{}".format(*server)
-    settings = {
-        "AWS_ACCESS_KEY_ID": "somebody",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",  # nobody asks beyond this machine
-        "AWS_ENDPOINT_URL": address,
-    }
+    settings = settings_of(*server)
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     client = boto3.client("s3")
@@ -67,7 +55,7 @@ def s3(server: tuple[str, int], shapes: Path, monkeypatch: pytest.MonkeyPatch) -
         if path.is_file():
             client.upload_file(str(path), "store", f"sets/shapes/{path.relative_to(shapes).as_posix()}")
     fsspec.get_filesystem_class("s3").clear_instance_cache()
-    return address
+    return settings["AWS_ENDPOINT_URL"]
 
 
 def give(project: Project, *words: str) -> int:
@@ -164,61 +152,25 @@ def test_a_disk_that_fills_up_meanwhile_is_called_full(project: Project, monkeyp
     assert hidden(project) == []
 
 
-class Between(BaseHTTPRequestHandler):
-    """Hands requests on to the S3 server, but answers some of them with 503, or slowly."""
-
-    upstream: tuple[str, int]
-    failing = 0
-    seconds = 0.0
-    seen: set[str]
-
-    def do_GET(self) -> None:
-        time.sleep(self.seconds)
-        if self.path not in self.seen and len(self.seen) < self.failing:
-            self.seen.add(self.path)
-            self.send_error(503, "Slow Down")
-            return
-        connection = http.client.HTTPConnection(*self.upstream)
-        connection.request(self.command, self.path, headers=dict(self.headers))
-        answer = connection.getresponse()
-        body = answer.read()
-        self.send_response(answer.status)
-        for name, value in answer.getheaders():
-            if name.lower() not in ("transfer-encoding", "connection", "server", "date"):
-                self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
-def between(s3: str, server: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Between]]:
-    handler = type("Handler", (Between,), {"upstream": server, "seen": set()})
-    found = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=found.serve_forever, daemon=True).start()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{found.server_port}")
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
-    yield handler
-    found.shutdown()
-    found.server_close()
+def busy(s3: str, server: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Between]]:
+    with between(server) as (handler, address):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", settings_of(*address)["AWS_ENDPOINT_URL"])
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+        yield handler
 
 
-def test_a_store_that_is_busy_and_then_answers(project: Project, shapes: Path, between: type[Between]) -> None:
-    between.failing = 5
+def test_a_store_that_is_busy_and_then_answers(project: Project, shapes: Path, busy: type[Between]) -> None:
+    busy.failing = 5
     assert give(project, "s3://store/sets/shapes") == 0
-    assert len(between.seen) == 5
+    assert [verb for verb, _ in busy.seen].count("GET") == 5
     assert drop_digest(project.drop("shapes"), "shapes") == drop_digest(shapes, "shapes")
 
 
 def test_a_killed_fetch_leaves_nothing_that_lasts(
-    machine: Machine, project: Project, shapes: Path, between: type[Between]
+    machine: Machine, project: Project, shapes: Path, busy: type[Between]
 ) -> None:
-    between.seconds = 0.5
+    busy.held = "/images/"
     process = subprocess.Popen(
         ["adapt-inf", "drop", "s3://store/sets/shapes"],
         cwd=project.root,
@@ -226,16 +178,12 @@ def test_a_killed_fetch_leaves_nothing_that_lasts(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 120
-    while not any(path.is_file() for part in hidden(project) for path in part.rglob("*")):
-        assert process.poll() is None, "the fetch ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    until(lambda: any(path.is_file() for part in hidden(project) for path in part.rglob("*")), "some of it is here")
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
     assert hidden(project) != []
     assert pending_drops(project) == []
-    between.seconds = 0.0
+    busy.held = None
     assert give(project, "s3://store/sets/shapes") == 0
     assert hidden(project) == []
     assert drop_digest(project.drop("shapes"), "shapes") == drop_digest(shapes, "shapes")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import boto3
+import fsspec
 import pytest
+from killing import kill_at
 from machine import Machine, copy_project
+from s3 import Between, between, s3_server, settings_of
 from third_round import facts_of
 
 from adapt_inf import lineage
@@ -22,7 +23,7 @@ from adapt_inf.sharing import RemoteError, pull, push
 from adapt_inf.stages.runner import OUTPUTS
 from adapt_inf.storage import Cache, records
 from adapt_inf.verification import Verifier
-from adapt_inf.versions import open_repository
+from adapt_inf.versions import commit_files, head_commit, open_repository
 
 
 @pytest.fixture
@@ -87,16 +88,8 @@ def test_what_is_there_is_not_sent_again_and_any_round_can_be(project: Project, 
 
 
 def test_a_killed_pull_is_completed_by_the_next(machine: Machine, clone: Project, third_round: Path) -> None:
-    process = subprocess.Popen(
-        ["adapt-inf", "pull", "r002"], cwd=clone.root, env=machine.environment(), stdout=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 120
-    while not any((clone.root / ".dvc" / "cache").glob("files/md5/*/*")):
-        assert process.poll() is None, "the pull ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    code = "from adapt_inf.cli import main; main(['pull', 'r002'])"
+    kill_at(clone.root / ".dvc", "cache/files/md5/*/*", code, cwd=clone.root, env=machine.environment())
     machine.run("adapt-inf", "pull", "r002", cwd=clone.root)
     assert Verifier(clone).check("r002").faults == []
     for path in list(objects(clone, "r002"))[::2]:  # the same, as a kill at the worst moments would leave it
@@ -124,6 +117,25 @@ def test_what_the_cache_still_has_comes_back_without_a_remote(project: Project) 
     assert Verifier(project).check("r001").faults == []
 
 
+@pytest.mark.parametrize(
+    ("url", "options", "named"),
+    [
+        ("s3://pools/line", {"secret_access_key": "hush"}, "secret_access_key"),
+        ("ssh://pools/line", {"password": "hush"}, "password"),
+        ("https://lead:hush@pools/line", {}, "url"),
+    ],
+)
+def test_a_secret_is_not_committed(project: Project, url: str, options: dict[str, str], named: str) -> None:
+    set_remote(project, url, **options)
+    before = head_commit(project.root)
+    with pytest.raises(AdaptInfError, match=rf"has a secret: `{named}` of remote(.|\n)*--local") as caught:
+        commit_files(project, "Say where the remote is")
+    assert "hush" not in str(caught.value)
+    assert head_commit(project.root) == before
+    set_remote(project, "s3://pools/line", access_key_id="known to all")
+    assert commit_files(project, "Say where the remote is") != before
+
+
 def test_what_cannot_be_sent_or_fetched_is_named(project: Project, tmp_path: Path) -> None:
     with pytest.raises(AdaptInfError, match=r"has no remote(.|\n)*dvc remote add -d store"):
         push(project, [])
@@ -146,36 +158,32 @@ def test_what_cannot_be_sent_or_fetched_is_named(project: Project, tmp_path: Pat
 
 
 @pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of an S3 server on this machine, with a bucket `store`."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")  # nobody asks beyond this machine
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    try:
-        boto3.client("s3", endpoint_url=f"http://{host}:{port}").create_bucket(Bucket="store")
-        yield f"http://{host}:{port}"
-    finally:
-        server.stop()
+def busy(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Between]]:
+    """Before an S3 server on this machine that has a bucket `store`; the environment names it."""
+    with s3_server() as server, between(server) as (handler, address):
+        for name, value in settings_of(*address).items():
+            monkeypatch.setenv(name, value)
+        boto3.client("s3").create_bucket(Bucket="store")
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+        yield handler
 
 
-def test_s3(project: Project, clone: Project, s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    set_remote(project, "s3://store/rounds", endpointurl=s3)
+def test_s3(project: Project, clone: Project, busy: type[Between], monkeypatch: pytest.MonkeyPatch) -> None:
+    set_remote(project, "s3://store/rounds")
+    busy.failing = 3
     assert push(project, []) > 20
-    set_remote(clone, "s3://store/rounds", endpointurl=s3)
+    assert "PUT" in {verb for verb, _ in busy.seen}, "answered with 503 the first time"
+    set_remote(clone, "s3://store/rounds")
     with monkeypatch.context() as without:
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             without.delenv(name)
         with pytest.raises(RemoteError, match="there are no credentials for it"):
             pull(clone, ["r002"])
+    before = set(busy.seen)
+    busy.failing = 10
     assert pull(clone, ["r002"]) > 20
+    assert {verb for verb, _ in busy.seen - before} >= {"GET"}
     assert Verifier(clone).check("r002").faults == []
-    set_remote(clone, "s3://elsewhere/rounds", endpointurl=s3)
+    set_remote(clone, "s3://elsewhere/rounds")
     with pytest.raises(RemoteError, match="bucket does not exist"):
         push(clone, ["r002"])

@@ -17,7 +17,7 @@ from dvc.repo import Repo
 from adapt_inf.project import Project
 from adapt_inf.writer import BusyError, clear_locks, holder, kill_orphans, mark_run, writer_lock
 
-WORKER = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
+WORKER = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'])"
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     return Project(tmp_path)
 
 
-def start_writer(project: Project, then: str = "time.sleep(60)") -> subprocess.Popen[str]:
+def start_writer(project: Project, then: str = "time.sleep(600)") -> subprocess.Popen[str]:
     """A process that holds the project, has started another that works, and says so."""
     script = (
         "import subprocess, sys, time; from pathlib import Path\n"
@@ -42,7 +42,7 @@ def start_writer(project: Project, then: str = "time.sleep(60)") -> subprocess.P
 
 
 def grandchildren(pid: int) -> list[psutil.Process]:
-    until = time.monotonic() + 30
+    until = time.monotonic() + 120
     while not (found := psutil.Process(pid).children()):
         assert time.monotonic() < until
         time.sleep(0.02)
@@ -128,10 +128,10 @@ def test_another_project_s_processes_are_left_alone(project: Project, tmp_path_f
 
 def test_the_mark_names_this_process(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     mark_run(project)
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     assert kill_orphans(project) == []
     monkeypatch.setenv("ADAPT_INF_RUN", f"{os.getpid()} 1.00 {project.root}")  # a process of this number, long ago
-    orphan = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    orphan = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     assert kill_orphans(project) == [orphan.pid]
     assert orphan.poll() is not None
     child.kill()

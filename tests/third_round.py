@@ -29,22 +29,22 @@ def make_third_round(machine: Machine, two_rounds: Project, home: Path) -> None:
     root, clone = project.root, home / "clone"
     drop = make_drop(home / "third", "third", train=64, eval=16, seed=3, form="parquet")
     machine.run("dvc", "remote", "add", "--default", "store", str(home / "store"), cwd=root)
-    machine.run("adapt-inf", "push", cwd=root)
-    machine.run("adapt-inf", "push", "base", cwd=root)
+    machine.here("push", cwd=root)
+    machine.here("push", "base", cwd=root)
     machine.run("git", "clone", "--quiet", str(root), str(clone))
     leave_something(project)
     facts: dict[str, Any] = {"before": disk_use(root)}
-    facts["gc"] = json.loads(machine.run("adapt-inf", "gc", "--yes", "--json", cwd=root).stdout)
+    facts["gc"] = json.loads(machine.here("gc", "--yes", "--json", cwd=root).stdout)
     facts["after"] = disk_use(root)
-    facts["verify"] = json.loads(machine.run("adapt-inf", "verify", "--json", cwd=root).stdout)
-    facts["told"] = {"rolled back": machine.run("adapt-inf", "rollback", "base", "--why", WHY[0], cwd=root).stdout}
-    facts["plan"] = json.loads(machine.run("adapt-inf", "plan", "--json", str(drop), cwd=root).stdout)
+    facts["verify"] = json.loads(machine.here("verify", "--json", cwd=root).stdout)
+    facts["told"] = {"rolled back": machine.here("rollback", "base", "--why", WHY[0], cwd=root).stdout}
+    facts["plan"] = json.loads(machine.here("plan", "--json", str(drop), cwd=root).stdout)
     facts["free_before_round"] = disk_use(root)
-    machine.run("adapt-inf", "pull", cwd=clone)
-    machine.run("adapt-inf", "pull", "base", cwd=clone)
-    machine.run("adapt-inf", "rollback", "base", "--why", WHY[0], cwd=clone)
+    machine.here("pull", cwd=clone)
+    machine.here("pull", "base", cwd=clone)
+    machine.here("rollback", "base", "--why", WHY[0], cwd=clone)
     for each in (clone, root):
-        machine.run("adapt-inf", "drop", str(drop), cwd=each)
+        machine.here("drop", str(drop), cwd=each)
         facts["told"] |= _fail_and_promote(machine, Project(each))  # the second time the project's
     facts["lineage"] = [machine.lineage(Project(each)) for each in (root, clone)]
     write_json(home / FACTS, facts)
@@ -56,10 +56,11 @@ def _fail_and_promote(machine: Machine, project: Project) -> dict[str, str]:
     project.params_file.write_text(set_values(text, {"gate.min_average_accuracy": 1.0}), encoding="utf-8")
 
     def run(*words: str, check: bool = True) -> str:
-        done = machine.run("adapt-inf", *words, cwd=project.root, check=check)
+        done = machine.here(*words, cwd=project.root, check=check)
         return done.stdout + done.stderr if not check else done.stdout
 
-    told = {"round": run("round"), "lineage": run("lineage"), "head": lineage.head(project)}
+    done = machine.run("adapt-inf", "round", cwd=project.root)
+    told = {"round": done.stdout, "lineage": run("lineage"), "head": lineage.head(project)}
     told["refused"] = run("rollback", "r003", check=False)
     return told | {"promoted": run("promote", "r003", "--why", WHY[1]), "again": run("promote", "r003")}
 

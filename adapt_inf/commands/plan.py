@@ -52,7 +52,8 @@ def _plan(options: argparse.Namespace) -> None:
     if asked and options.drop is not None:
         raise AdaptInfError("A drop has its own size.", f"Leave out {options.drop}, or --{next(iter(asked))}.")
     if asked:
-        from adapt_inf.costs import estimate_round, estimate_table
+        from adapt_inf.cost_table import estimate_table
+        from adapt_inf.costs import estimate_round
 
         estimate = estimate_round(project, **asked)
         print(json.dumps(estimate.to_json(), indent=2) if options.json else estimate_table(estimate))

@@ -28,6 +28,7 @@ from adapt_inf.selection.strategies import OVER_ALL
 from adapt_inf.stages.runner import STAGES
 
 _COMPUTING = ("data", "evaluation", "models", "selection", "sketching", "stages")
+_ALONE = ("comparison/drawing.py", "parallel.py", "proxy.py")  # modules that results depend on, too
 _LIBRARIES = ("numpy", "pillow", "pyarrow", "torch", "transformers", "peft")
 
 READ, DRAW = "read", "draw"  # in the place of sketch and select where there are no sketches
@@ -122,6 +123,7 @@ def made_by() -> str:
     """
     home = Path(__file__).parents[1]
     files = sorted(path for package in _COMPUTING for path in (home / package).rglob("*.py"))
+    files += [home / module for module in _ALONE]
     code = [[path.relative_to(home).as_posix(), file_digest(path)] for path in files]
     import faiss  # of one distribution or another
 

@@ -24,6 +24,8 @@ from adapt_inf.errors import AdaptInfError, ConfigError
 from adapt_inf.files import folder_digest, read_json, write_json
 from adapt_inf.project import BASE, Project
 from adapt_inf.proxy import check_proxy
+from adapt_inf.selection.scores.base import HIDDEN
+from adapt_inf.selection.scores.registry import available, resolve
 
 STRATEGIES = ("adapt_inf", "random", "sequential", "full")
 SEEDS = 5
@@ -83,7 +85,7 @@ class Plan:
         ]
 
     def params_of(self, line: Lineage, source: Path) -> Params:
-        """The parameters of a lineage.
+        """The parameters of a lineage; one whose expert reads hidden states keeps them.
 
         Raises:
             ConfigError: a value that the key does not take, naming `source`.
@@ -91,6 +93,8 @@ class Plan:
         values = copy.deepcopy(self.params)
         for key, value in {**values_of(line.variant), "select.strategy": line.strategy, "seed": line.seed}.items():
             _put(values, key, value)
+        if line.strategy in available() and HIDDEN in resolve([line.strategy], source)[0].needs:
+            _put(values, "sketch.hidden", True)  # of its own lineages alone: the others' results stay what they are
         return parse_params(values, source)
 
 

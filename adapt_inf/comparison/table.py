@@ -1,4 +1,4 @@
-"""A comparison for the terminal: a row per strategy, then what each is above or below `random`."""
+"""A comparison for the terminal: a row per strategy, then what each is above or below `random`, then skills."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SKILL_COLUMNS = 8  # rows of a comparison that have room side by side
 
 
 def comparison_text(plan: Plan, found: Sequence[Row]) -> str:
-    """Both tables, and what a reader must know of them."""
+    """The tables, of rows, of differences to `random` and of skills, and what a reader must know of them."""
     if not found:
         return "No lineage is done yet."
     heading = [*plan.vary, "strategy", "seeds", *(HEADINGS[name] for name in COLUMNS)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -134,6 +134,10 @@ class SampleStore:
 
     def __len__(self) -> int:
         return len(self._row_of)
+
+    def __iter__(self) -> Iterator[Sample]:
+        for row in range(len(self)):
+            yield from self.samples(row, row + 1)
 
     def samples(self, start: int, stop: int) -> list[Sample]:
         """The samples at positions start to stop of the frame (stop not included, cut to the length)."""

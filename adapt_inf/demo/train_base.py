@@ -1,6 +1,6 @@
 """Train the base model that ships: `python -m adapt_inf.demo.train_base --out DIR`.
 
-Recipe, in two parts. First the vision tower learns to tell 58 things, 47 flags, ten digits and ten silhouettes apart
+Recipe, in two parts. First the vision tower learns to tell 58 things, 48 flags, ten digits and ten silhouettes apart
 with a linear head a kind (a tower is pre-trained on pictures before anyone asks it questions); then the whole model
 answers the base tasks, pictures and questions composed afresh in every batch, so nothing is seen twice. The loss is the
 mean over the answer's tokens, then over the samples. Flags are only ever classified: no country's name is an answer to

@@ -12,19 +12,22 @@ import json
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import torch
+import torch.distributed as dist
 
 from adapt_inf.config import load_params
 from adapt_inf.errors import AdaptInfError
 from adapt_inf.executors.faults import error_of, fault_of
 from adapt_inf.files import write_beside_others, write_json
-from adapt_inf.models.sharding import is_asked_for
+from adapt_inf.models.sharding import Turns, join
 from adapt_inf.parallel import Team
 from adapt_inf.processes import end_with_parent
 from adapt_inf.project import Project
@@ -33,6 +36,9 @@ from adapt_inf.stages.context import StageContext
 _MARK = "\x1eadapt-inf "  # before what is told; other lines are the launcher's, and are handed on
 _JOB = ".job.part"  # the stage's output is cleared of such names
 _OUT = 1  # standard output
+_GONE = (
+    5.0  # seconds: where another was killed, this one's broken connection is no fault; its launcher ends it meanwhile
+)
 _NO_COMMAND = (2, 126, 127)  # a launcher that does not know an option, or the shell's word that there is none
 
 
@@ -117,26 +123,33 @@ def main(job: str) -> int:
         return 1
     _tell(0)  # fails where the stage has ended while this process imported
     write_beside_others()
-    about = json.loads(Path(job).read_text(encoding="utf-8"))
     team = Team(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     elif team.count > 1:
         torch.set_num_threads(1)  # see adapt_inf.parallel
-    project = Project(Path(about["root"]))
     try:
-        is_asked_for()  # refuses what no stage speaks before the first of them
+        about = json.loads(Path(job).read_text(encoding="utf-8"))
+        project = Project(Path(about["root"]))
+        shared = join()
         ctx = StageContext(project, about["round"], load_params(project.params_of(about["round"])))
         share = getattr(importlib.import_module(about["module"]), about["function"])
         out, parts = Path(about["out"]), about["parts"]
         if parts is None:
             share(ctx, out, team)
-        elif mine := parts[team.rank :: team.count]:
+        elif shared or len(parts) > team.rank:
             worker = share(ctx, out)
-            for part in mine:
+            turns = Turns(worker.vlm) if shared else None
+            for part in parts[team.rank :: team.count]:
                 worker(part, _tell)
+            if turns is not None:
+                turns.see_out(worker.idle)
+                dist.destroy_process_group()
     except Exception as error:
-        _tell(fault_of(error, f"Process {team.rank} of {team.count}"))
+        fault = fault_of(error, f"Process {team.rank} of {team.count} on {socket.gethostname()}")
+        if dist.is_initialized() and fault["kind"] == "other":
+            time.sleep(_GONE)
+        _tell(fault)
         return 1
     return 0
 

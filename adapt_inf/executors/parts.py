@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from adapt_inf.config import Executor
-from adapt_inf.models.vlm import pick_device
+from adapt_inf.models.vlm import VLM, pick_device
 from adapt_inf.parallel import SharedProgress, run_workers, worker_count
 from adapt_inf.progress import progress
 from adapt_inf.stages.context import StageContext
@@ -34,10 +33,14 @@ class PartWorker(Protocol):
     """Holds what one process needs (a model, the candidates) and does parts, each of which leaves its files whole."""
 
     @property
-    def device(self) -> torch.device: ...
+    def vlm(self) -> VLM: ...
 
     def __call__(self, part: int, advance: Advance) -> None:
         """Do `part`; call `advance` with each number of samples that is done."""
+        ...
+
+    def idle(self) -> object:
+        """Run one pass like those of `__call__` that counts for nothing; see `models.sharding.Turns`."""
         ...
 
 
@@ -84,7 +87,7 @@ def over_parts(
                 bar.update(number)
         return done
     worker = kind(ctx, out)
-    count = worker_count(worker.device, len(missing))
+    count = worker_count(worker.vlm.device, len(missing))
 
     def work(rank: int) -> None:
         for part in missing[rank::count]:

@@ -24,7 +24,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -35,7 +37,7 @@ from adapt_inf.config import Executor
 from adapt_inf.errors import AdaptInfError
 from adapt_inf.executors.faults import error_of, fault_of
 from adapt_inf.executors.parts import Table
-from adapt_inf.files import write_beside_others
+from adapt_inf.files import file_digest, fingerprint, write_beside_others
 from adapt_inf.selection.blocks import limit_cores
 
 Work = Callable[[int], Table]
@@ -44,9 +46,14 @@ TOKEN = "ADAPT_INF_RAY"
 """In the environment of all that belongs to a Ray of this machine's own: by it what a kill left is found."""
 
 # A round that is computed with other versions of these is another round.
-DECIDING = ("adapt-inf", "torch", "transformers", "tokenizers", "peft", "numpy", "pandas", "pyarrow", "pillow")
+DECIDING = (
+    *("adapt-inf", "torch", "torchvision", "transformers", "tokenizers", "peft"),
+    *("numpy", "pandas", "pyarrow", "pillow"),
+)
+CODE = "adapt-inf's code"  # whose version says nothing of commits
 
 _REASON = 400  # characters of what Ray says
+_LAG = 2.0  # seconds until a cluster counts as free what the stage before has left
 _ANSWER_SECONDS = 10.0  # that an address may take
 _OBJECTS = 256 << 20  # bytes that parts in flight may take: they are small
 _ATTEMPTS = 3  # at an actor, and at a part: one that kills whoever does it must not be tried for ever
@@ -64,8 +71,9 @@ def on_ray(executor: Executor, make: Callable[[], Work], parts: Sequence[int]) -
         parts: their numbers.
 
     Raises:
-        AdaptInfError: no Ray here, none at the address, no room for one actor, other versions on a node, files that a
-            node does not see, or what a worker raised, if it raised such a one.
+        AdaptInfError: no Ray here, none at the address, no room for one actor; a node with other versions, that cannot
+            start a worker, does not see files, or has no room for what workers hand back; or what a worker raised, if
+            it raised such a one.
         OSError: what a worker met of that kind, as a full disk.
         ChildProcessError: Ray gave up on an actor or a node that was lost.
         RuntimeError: a worker failed otherwise, with its traceback.
@@ -74,7 +82,9 @@ def on_ray(executor: Executor, make: Callable[[], Work], parts: Sequence[int]) -
         from ray import data
 
         count = _actors(executor, [node["Resources"] for node in ray.nodes() if node["Alive"]])
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        if executor.address is not None:
+            _say_if_waiting(ray.available_resources, executor)
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # of what is raised it would print a traceback first
         context = data.DataContext.get_current()
         context.enable_progress_bars = False
         context.max_consecutive_actor_init_deaths = _ATTEMPTS
@@ -97,10 +107,59 @@ def on_ray(executor: Executor, make: Callable[[], Work], parts: Sequence[int]) -
                     if row["fault"]:
                         raise error_of(json.loads(row["fault"]))
                     yield row["part"], _unpacked(row["table"])
+        except (ray.exceptions.ObjectStoreFullError, ray.exceptions.OutOfDiskError) as error:  # RayTaskErrors as well
+            raise _no_room(error, executor, ray.nodes()) from error
         except ray.exceptions.RayTaskError:  # the actor could not even take the part up, and would not another time
             raise
         except ray.exceptions.RayError as error:
+            if getattr(error, "actor_init_failed", False):
+                raise AdaptInfError(
+                    f"Ray's node {_place(error)} cannot start a worker: {_last_line(error)}.",
+                    "Install the same on every node, adapt_inf as well: the versions of constraints.txt.",
+                ) from error
             raise ChildProcessError(f"Ray gave up: {error}") from error
+
+
+def _say_if_waiting(free: Callable[[], Mapping[str, float]], executor: Executor) -> None:
+    """Let a person know where no actor has room until others leave some: Ray waits in silence."""
+    gpus, since = executor.gpus_per_worker, time.monotonic()
+    while (now := free()).get("CPU", 0) < 1 or now.get("GPU", 0) < gpus:
+        if time.monotonic() - since > _LAG:
+            left = f"{now.get('CPU', 0):g} CPU and {now.get('GPU', 0):g} GPU"
+            print(
+                f"Waiting for room on the Ray cluster at {executor.address}: a worker takes 1 CPU and {gpus:g} GPU, "
+                f"and others leave {left}.",
+                file=sys.stderr,
+                flush=True,
+            )
+            return
+        time.sleep(0.1)
+
+
+def _no_room(error: Exception, executor: Executor, nodes: Sequence[Mapping[str, Any]]) -> AdaptInfError:
+    """Of a node whose object store is full and cannot spill."""
+    place = _place(error)
+    sockets = [node["ObjectStoreSocketName"] for node in nodes if node["NodeManagerAddress"] == place]
+    session = Path(sockets[0]).parents[1] if sockets else "its session's folder"
+    more = "begin its Ray with more: `ray start --object-store-memory BYTES`, or `--temp-dir` on a larger disk"
+    if executor.address is None:
+        more = f"set `executor.address` to a cluster that has more, {_WHERE}"
+    told = str(getattr(error, "cause", error)).splitlines()[0].rstrip(".")
+    return AdaptInfError(
+        f"The object store of Ray's node {place} is full, and what it spills finds no room in {session}: {told}.",
+        f"Free some room there, or {more}.",
+    )
+
+
+def _place(error: Exception) -> str:
+    """The address of the node that Ray names in what it says."""
+    found = re.search(r"\bip[=:]\s*([^\s,)]+)", str(error))
+    return found[1] if found else "(it does not say which)"
+
+
+def _last_line(error: Exception) -> str:
+    """Of a traceback: what it comes to."""
+    return str(error).rstrip().splitlines()[-1].strip().rstrip(".")[:_REASON]
 
 
 def _actor(make: Callable[[], Work], expected: Mapping[str, str], gpu: bool = False) -> type:
@@ -138,7 +197,9 @@ def _actor(make: Callable[[], Work], expected: Mapping[str, str], gpu: bool = Fa
 
 def versions() -> dict[str, str]:
     """What a result depends on, by name."""
-    found = {"python": platform.python_version()}
+    home = Path(__file__).parents[1]
+    code = fingerprint([path.relative_to(home).as_posix(), file_digest(path)] for path in sorted(home.rglob("*.py")))
+    found = {"python": platform.python_version(), CODE: code}
     for name in DECIDING:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)

@@ -201,8 +201,9 @@ def _why(found: dict[str, Any], report: dict[str, Any], params: Params) -> str:
     size, gave = cluster["size"], cluster["selected"]
     share = f"cluster {cluster['number']} had a budget of {gave:,} of its {size:,} samples"
     if gave == size:
-        small = f" (fewer than select.min_cluster, {select.min_cluster})" if size < select.min_cluster else ""
-        return f"{verdict}: cluster {cluster['number']} gave all of its {size:,} samples{small}"
+        small = select.split != "equal" and size < select.min_cluster
+        because = f" (fewer than select.min_cluster, {select.min_cluster})" if small else ""
+        return f"{verdict}: cluster {cluster['number']} gave all of its {size:,} samples{because}"
     if gave == 0:
         return f"{verdict}: {share}"
     if strategy == "cluster_random" or found["selector"] == NO_EXPERT:

@@ -9,7 +9,7 @@ which that is tested.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,6 +100,16 @@ def encode_readable(
     for start in range(0, len(samples), ENCODE_CHUNK):
         found += _encode_or_refuse(vlm, samples[start : start + ENCODE_CHUNK], images, generation)
     return found
+
+
+def first_readable(vlm: VLM, samples: Iterable[Sample]) -> Batch:
+    """A batch of one: the first of `samples` that the model can read.
+
+    Raises:
+        StopIteration: it can read none.
+    """
+    found = (encode_readable(vlm, [sample])[0] for sample in samples)
+    return pad(vlm, [next(item for item in found if isinstance(item, Encoded))])
 
 
 def pad(vlm: VLM, encoded: Sequence[Encoded], *, left: bool = False) -> Batch:

@@ -8,6 +8,7 @@ shape of its first adapter: a later round's weights are the parent's weights, fu
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -59,7 +60,7 @@ def with_adapter(vlm: VLM, knobs: Train, seed: int) -> VLM:
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("lora_" in name)
     model.eval()
-    return VLM(model, vlm.processor, vlm.device, True, vlm.base, vlm.control_tokens)
+    return replace(vlm, model=model, adapted=True)
 
 
 def target_modules(vlm: VLM, targets: str) -> list[str]:

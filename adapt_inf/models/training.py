@@ -119,7 +119,7 @@ def train(
         seed: of order and dropout.
         work: a folder for checkpoints. With one in it of the same run, training goes on from there.
         team: of the processes that a launcher began, all of which call this; without, the cores share the work.
-        sharded: whether the team shares the frozen weights, too (`sharding.shard`).
+        sharded: whether the team shares the frozen weights, too (`sharding.spread`).
 
     Raises:
         SampleError: the model cannot read a sample.

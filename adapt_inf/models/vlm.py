@@ -65,6 +65,7 @@ class VLM:
         base: the folder of the base weights.
         control_tokens: what models/chat.py keeps out of samples' own text; filled in at the first use.
         encodes_singly: whether models/batches.py has found that the processor takes one sample at a time.
+        staged: whether its weights are still in main memory, for `models.sharding.spread` to bring to `device`.
     """
 
     model: Any
@@ -74,6 +75,7 @@ class VLM:
     base: Path
     control_tokens: re.Pattern[str] | None = None
     encodes_singly: bool = False
+    staged: bool = False
 
     @property
     def tokenizer(self) -> Any:
@@ -103,13 +105,14 @@ def pick_device(device: str = "auto") -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load_vlm(folder: Path, *, device: str = "cpu", trainable: bool = False) -> VLM:
+def load_vlm(folder: Path, *, device: str = "cpu", trainable: bool = False, staged: bool = False) -> VLM:
     """Load a base model or an adapter together with its base.
 
     Args:
         folder: a Hugging Face folder, or one that `save_adapter` wrote (told apart by adapter_config.json).
         device: a torch device, or `auto`.
         trainable: whether the adapter's weights take gradients. The base's never do.
+        staged: leave the weights in main memory, as their file has them in pages.
 
     Raises:
         ModelError: something is missing, or no image-text-to-text model.
@@ -119,16 +122,16 @@ def load_vlm(folder: Path, *, device: str = "cpu", trainable: bool = False) -> V
     make_repeatable(place)
     adapted = (folder / ADAPTER_CONFIG).is_file()
     base = _base_of(folder) if adapted else folder
-    network, processor = load_base(base, place)
+    network, processor = load_base(base, place, staged=staged)
     model: Any = network
     if adapted:
         try:
-            model = PeftModel.from_pretrained(network, str(folder), is_trainable=trainable)
+            model = PeftModel.from_pretrained(network, str(folder), is_trainable=trainable, torch_device="cpu")
         except LOAD_FAULTS as error:
             raise ModelError(str(folder), f"its adapter does not load ({first_line(error)})") from error
-        model.to(place)
-    model.eval()
-    return VLM(model, processor, place, adapted, base)
+    vlm = VLM(model, processor, place, adapted, base, staged=staged)
+    _settle(vlm)
+    return vlm
 
 
 def add_adapter(vlm: VLM, folder: Path, name: str) -> None:
@@ -138,15 +141,26 @@ def add_adapter(vlm: VLM, folder: Path, name: str) -> None:
         ModelError: it does not load.
     """
     try:
-        vlm.model.load_adapter(str(folder), adapter_name=name)
+        vlm.model.load_adapter(str(folder), adapter_name=name, torch_device="cpu")
     except LOAD_FAULTS as error:
         raise ModelError(str(folder), f"its adapter does not load ({first_line(error)})") from error
-    vlm.model.to(vlm.device)
+    _settle(vlm)
+
+
+def _settle(vlm: VLM) -> None:
+    if not vlm.staged:
+        vlm.model.to(vlm.device)
     vlm.model.eval()
 
 
-def load_base(folder: Path, place: torch.device, *, complete: bool = False) -> tuple[Any, Any]:
+def load_base(folder: Path, place: torch.device, *, complete: bool = False, staged: bool = False) -> tuple[Any, Any]:
     """The frozen model and the processor of a Hugging Face folder; float32 on a CPU, as stored on a GPU.
+
+    Args:
+        folder: of the model.
+        place: where it is to run.
+        complete: see that no weight is missing, for a look at it alone: they stay as stored, in their file's pages.
+        staged: leave it in main memory.
 
     Raises:
         ModelError: it does not load, or (`complete`) its weights leave some of the model at random.
@@ -157,7 +171,7 @@ def load_base(folder: Path, place: torch.device, *, complete: bool = False) -> t
         model, info = AutoModelForImageTextToText.from_pretrained(
             str(folder),
             output_loading_info=True,
-            dtype=torch.float32 if place.type == "cpu" else "auto",
+            dtype=torch.float32 if place.type == "cpu" and not complete else "auto",
             trust_remote_code=False,
             use_safetensors=True,
             local_files_only=True,
@@ -170,7 +184,7 @@ def load_base(folder: Path, place: torch.device, *, complete: bool = False) -> t
     if complete and info["missing_keys"]:
         raise ModelError(str(folder), f"its weights lack {sorted(info['missing_keys'])[0]} and leave it at random")
     model.requires_grad_(False)
-    return model.to(place), processor
+    return model if staged else model.to(place), processor
 
 
 def load_reader(folder: Path) -> VLM:

@@ -38,7 +38,7 @@ def cluster_entropies(review: Review) -> Picture | None:
         values = [[(cluster["entropies"] or {}).get(name) for name in experts] for cluster in part]
         framed = [(row, experts.index(c["selector"])) for row, c in enumerate(part) if c["selector"] in experts]
         names = [name_of(review, cluster) for cluster in part]
-        panels.append(heat_map(names, experts, values, low, high, framed, "cluster, main skill"))
+        panels.append(heat_map(names, experts, values, low, high, framed, "cluster, main skill, its share"))
     winners = Counter(cluster["selector"] for cluster in review.clusters)
     if not set(winners) & set(experts):
         title, chose = "How widely each expert's score spreads in each cluster", "No expert was asked"
@@ -78,7 +78,7 @@ def cluster_sizes(review: Review) -> Picture | None:
         "A bar per cluster, as long as it has samples: what was selected to train on, what stays in the pool for later "
         "rounds, what was pruned for good. The mark is the cluster's budget; the word behind it is its selector.",
         f"Budgets are {_range([cluster['budget'] for cluster in review.clusters])} samples, clusters "
-        f"{_range([cluster['size'] for cluster in review.clusters])}: of the largest, {name_of(review, largest)}, "
+        f"{_range([cluster['size'] for cluster in review.clusters])}: of the largest ({name_of(review, largest)}) "
         f"{largest['selected'] / largest['size']:.0%} was selected; {len(full)} gave all they have.{also}",
         tuple(charts.bar_chart(part, legend, mark="budget", most=float(shown[0]["size"])) for part in in_parts(bars)),
     )
@@ -165,9 +165,10 @@ def in_parts(rows: Sequence[_Row]) -> list[Sequence[_Row]]:
 
 
 def name_of(review: Review, cluster: dict[str, Any]) -> str:
-    """A cluster's number and the skill that fills most of it."""
-    content, _ = review.contents.get(cluster["cluster"], ("", 0.0))
-    return f"{cluster['cluster']} {content}".rstrip()
+    """A cluster's number and its most frequent skill, with the share of it: it may be well under half."""
+    content, share = review.contents.get(cluster["cluster"], ("", 1.0))
+    of = f"{share:.0%}"
+    return f"{cluster['cluster']} {content}{'' if of == '100%' else f' {of}'}".rstrip()
 
 
 def _only(shown: Sequence[Any], all_of_them: Sequence[Any]) -> str:

@@ -44,20 +44,20 @@ def cards(review: Review) -> list[Card]:
     if metrics.get("average_accuracy") is not None:
         before = [entry["metrics"] for entry in review.line if entry["round"] == review.params.parent]
         last = before[0].get("average_accuracy") if before else None
-        note = f"over {len(metrics['skills'])} skills" if last is None else f"{review.params.parent} had {last:.3f}"
+        note = f"over {len(metrics['skills'])} skills"
+        if last is not None:  # each is over the skills seen until then
+            note += f"; {review.params.parent} had {last:.3f} over {len(before[0]['skills'])}"
         found.append(Card("average accuracy", f"{metrics['average_accuracy']:.3f}", note))
     if metrics.get("forgetting") is not None:
         found.append(Card("forgetting", f"{metrics['forgetting']:.3f}", "mean fall from each skill's best"))
     new = [skill for skill in new_skills(review) if skill in review.known]
     if metrics and new:
         was, now = (float(np.mean([scores[skill] for skill in new])) for scores in (review.known, metrics["skills"]))
-        found.append(Card("new skills", f"{now:.3f}", f"from {was:.3f} before", "up" if now > was else "down"))
+        found.append(Card("new skills", f"{now:.3f}", f"from {was:.3f} before", _tone(now - was)))
     old = [skill for skill in review.known if skill in metrics.get("skills", {}) and skill not in new]
     if old:
         change = float(np.mean([metrics["skills"][skill] - review.known[skill] for skill in old]))
-        found.append(
-            Card("earlier skills", f"{change:+.3f}", f"against {review.params.parent}", "up" if change >= 0 else "down")
-        )
+        found.append(Card("earlier skills", f"{change:+.3f}", f"against {review.params.parent}", _tone(change)))
     if files.ingest:
         bad = files.counts["rejected"] or 0
         found.append(Card("came in", count(files.ingest["train"]), f"{count(bad)} set aside"))
@@ -220,6 +220,12 @@ def changed(review: Review) -> Table | None:
     keys = [key for key in after if key not in ("round", "parent", "drop") and after[key] != before.get(key)]
     rows = [[key, str(before.get(key)), str(after[key])] for key in keys]
     return Table(["setting", parent, review.round], rows, left=3) if rows else None
+
+
+def _tone(change: float) -> str:
+    """Of a change, as far as its three digits show one."""
+    shown = round(change, 3)
+    return "up" if shown > 0 else "down" if shown < 0 else ""
 
 
 def _share(value: float | None) -> str:

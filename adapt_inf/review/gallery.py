@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from adapt_inf.review.choosing import name_of
 from adapt_inf.review.tables import Review, score_of
 from adapt_inf.review.thumbnails import Shown, look_up
 
-_CLUSTERS = 24  # shown; beyond that the largest
+_CLUSTERS = 24  # shown
+_SURE = 4  # of the largest, and of those with most that is new, before any other
 _EACH = 3  # samples of a kind in a cluster
 
 
@@ -35,11 +37,11 @@ class Cluster:
 
 
 def cluster_gallery(review: Review) -> list[Cluster]:
-    """The largest clusters with a few samples of each kind; empty where the clusters are not known."""
+    """The clusters of `clusters_to_show` with a few samples of each kind; empty where the clusters are not known."""
     samples = review.samples
     if "cluster" not in samples or not review.clusters:
         return []
-    shown = review.clusters[:_CLUSTERS]
+    shown = clusters_to_show(review)
     picks = {cluster["cluster"]: _picks(samples, cluster) for cluster in shown}
     rows = {row for kinds in picks.values() for chosen in kinds.values() for row, _ in chosen}
     names = set(samples["sample_id"].iloc[sorted(rows)])
@@ -55,6 +57,25 @@ def cluster_gallery(review: Review) -> list[Cluster]:
         }
         gallery.append(Cluster(cluster, name_of(review, cluster), kinds))
     return gallery
+
+
+def clusters_to_show(review: Review) -> list[dict[str, Any]]:
+    """The clusters of the gallery, the largest first.
+
+    Some of the largest and of the newest; the largest of each main skill; then the next largest and newest in turn. By
+    size alone, rare skills would have no example.
+    """
+    new = review.per_cluster("new")
+    share = {cluster["cluster"]: new.get(cluster["cluster"], 0) / cluster["size"] for cluster in review.clusters}
+    largest = [cluster["cluster"] for cluster in review.clusters]
+    newest = sorted((number for number in largest if share[number]), key=lambda number: -share[number])
+    of_skills: dict[str, int] = {}
+    for number in largest:
+        of_skills.setdefault(review.contents.get(number, ("", 0.0))[0], number)
+    in_turn = [number for pair in zip_longest(largest, newest) for number in pair if number is not None]
+    order = dict.fromkeys([*largest[:_SURE], *newest[:_SURE], *of_skills.values(), *in_turn])
+    chosen = set(list(order)[:_CLUSTERS])
+    return [cluster for cluster in review.clusters if cluster["cluster"] in chosen]
 
 
 def _picks(samples: pd.DataFrame, cluster: dict[str, Any]) -> dict[str, list[tuple[int, str]]]:

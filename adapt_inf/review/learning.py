@@ -31,8 +31,8 @@ def accuracy_matrix(review: Review) -> Picture | None:
     fell = [name for name, score in now.items() if name in review.known and review.known[name] - score > NOTABLE]
     return Picture(
         f"Every skill after every round{_only(shown, rows)}",
-        "A row per skill, a column per round; a cell is the share of right answers, the framed one that of the round "
-        "that brought the skill. A row that pales to the right of its frame is a skill that is being forgotten.",
+        "A row per skill, a column per round; a cell is the mean score of its answers, the framed one that of the "
+        "round that brought the skill. A row that pales to the right of its frame is a skill that is being forgotten.",
         f"{len(now)} skills after {review.round}: best {best} at {now[best]:.2f}, worst {worst} at {now[worst]:.2f}. "
         + _fell(fell, review.params.parent),
         (panel,),

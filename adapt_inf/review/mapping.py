@@ -49,7 +49,7 @@ def sketch_map(review: Review) -> Picture | None:
         "Each dot is a candidate. Clusters whose samples pull the model in like directions lie near each other, as far "
         "as a plane allows; a dot lies between the clusters that it is like, mostly near its own. The same dots three "
         "times: by cluster (the numbers of the largest in their middle), by the dataset that brought them, by what "
-        "became of them.",
+        f"became of them.{_repeats(shown)}",
         _shows(shown, len(samples)),
         tuple(panels),
     )
@@ -63,6 +63,14 @@ def _shows(shown: pd.DataFrame, of: int) -> str:
         return drawn
     shares = [shown.loc[which, "selected"].mean() for which in (new, ~new)]
     return f"{drawn} Of the new ones {shares[0]:.0%} were selected, of those from the pool {shares[1]:.0%}."
+
+
+def _repeats(shown: pd.DataFrame) -> str:
+    """That a colour is not a cluster's own, where there are more clusters than colours."""
+    clusters = len(set(shown["cluster"].tolist()) - {NO_CLUSTER})
+    if clusters <= len(COLOURS):
+        return ""
+    return f" {len(COLOURS)} colours serve {clusters} clusters: the same colour elsewhere is another cluster."
 
 
 def lay_out(centroids: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -28,6 +28,7 @@ from adapt_inf.review.svg import COLOUR_RULES, STYLE, inline
 from adapt_inf.review.tables import Review
 from adapt_inf.review.words import in_short
 from adapt_inf.stages.runner import STAGES, WORKINGS, stage_fault
+from adapt_inf.versions import commit_of_round
 
 _T = TypeVar("_T")
 _VERDICT = re.compile(r"<!--verdict-->.*?<!--/verdict-->", re.DOTALL)
@@ -51,13 +52,16 @@ def make_report(project: Project, record: dict[str, Any]) -> Path:
 
     Args:
         record: of the round as `adapt-inf lineage --json` lists it: round, status, gate, error, pool_hash, commit,
-            model_version, each of which but the first two may be missing.
+            model_version, each of which but the first two may be missing. The commit is then the one that git has
+            tagged: none yet where the round just ends.
     """
     round_id, path = record["round"], report_path(project, record["round"])
     if path.is_file() and _freed(project, record):
         return show_verdict(project, record)
     review = Review(project, round_id)
     faults: dict[str, str] = {}
+    if record.get("commit") is None:  # a round's own record cannot hold it: it is part of the commit
+        record = record | {"commit": _guarded("commit", faults, lambda: commit_of_round(project, round_id))}
     pictures: dict[str, Picture] = {}
     for name, make in PICTURES.items():
         picture = _guarded(name, faults, partial(make, review))

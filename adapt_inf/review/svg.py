@@ -7,6 +7,7 @@ Data colours are Okabe and Ito's, which the colour-blind tell apart. The cost: w
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -161,13 +162,16 @@ def text_width(words: str, size: float = _SIZE) -> float:
 
 
 def cut(words: str, width: float, size: float = _SIZE) -> str:
-    """`words`, shortened to about `width` pixels."""
+    """`words`, shortened to about `width` pixels; a share at their end ("34%") stays, for without it they say more."""
     words = " ".join(words.split())
     if text_width(words, size) <= width:
         return words
-    while words and text_width(words, size) > width - size:
+    found = re.search(r" [0-9]{1,3}%$", words)
+    share = found[0] if found and text_width(found[0], size) < width / 2 else ""
+    words = words.removesuffix(share)
+    while words and text_width(words + share, size) > width - size:
         words = words[:-1]
-    return f"{words}…"
+    return f"{words}…{share}"
 
 
 def spread(heights: Sequence[float], gap: float, low: float, high: float) -> list[float]:

@@ -11,7 +11,7 @@ from adapt_inf.review.round_files import total
 from adapt_inf.review.tables import Review
 from adapt_inf.stages.runner import STAGES
 
-_LISTED = 6  # skills named before the rest is counted
+_LISTED = 6  # skills or datasets named before the rest is counted
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,15 @@ def _chosen(review: Review) -> str:
         f"{selectors['strategy']}, over {count(len(review.clusters))} clusters ({by})."
     )
     text += _looked(review)
-    drops = selectors.get("drops", {})
-    shares = [f"{name} {count(n['selected'])} of {count(n['candidates'])}" for name, n in drops.items()]
-    return f"{text} By dataset: {', '.join(shares)}." if shares else text
+    # The new one, which comes last, and of the others those of which most was chosen.
+    *others, newest = list(selectors.get("drops", {}).items()) or [("", {})]
+    if not newest[1]:
+        return text
+    others.sort(key=lambda each: -each[1]["selected"])
+    named = [newest, *others[: _LISTED - 1]]
+    shares = [f"{name} {count(n['selected'])} of {count(n['candidates'])}" for name, n in named]
+    rest = f" and {len(others) + 1 - len(named)} more" if len(others) + 1 > len(named) else ""
+    return f"{text} By dataset: {', '.join(shares)}{rest}."
 
 
 def _looked(review: Review) -> str:

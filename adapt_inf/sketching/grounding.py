@@ -25,7 +25,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from adapt_inf.data.samples import Sample
 from adapt_inf.models.batches import ENCODE_CHUNK, Batch, Encoded, encode_readable, pad
 from adapt_inf.models.precision import autocast
-from adapt_inf.models.structure import image_token
+from adapt_inf.models.sharding import shares_weights
+from adapt_inf.models.structure import decoder_layers, image_token
 from adapt_inf.models.vlm import VLM
 from adapt_inf.sketching.signals import AnswerPass
 
@@ -124,14 +125,23 @@ class WithoutImage:
             some = rows[:TRIED_ON]
             ours, whole = np.full((2, len(encoded)), np.nan)
             self._whole(encoded, some, whole)
+            inside: list[bool] = []
+            layers = decoder_layers(self._vlm)
+            enter = layers[0].register_forward_pre_hook(lambda *_: inside.append(True))
+            leave = layers[-1].register_forward_hook(lambda *_: inside.clear())
             try:
                 self._shared(encoded, some, ours)
             except REFUSALS:  # a family whose cache does not work like this says so in many ways
+                if inside and shares_weights():
+                    raise  # in the midst of a pass that the other processes go on with
                 self.shares_prefix = False
             else:
                 rough = next(self._vlm.model.parameters()).dtype != torch.float32 or self._vlm.device.type != "cpu"
                 allowed = ROUGH_TOLERANCE if rough else TOLERANCE
                 self.shares_prefix = bool(np.abs(ours - whole)[some].max() <= allowed)
+            finally:
+                enter.remove()
+                leave.remove()
         return self.shares_prefix
 
     def _shared(self, encoded: Sequence[Encoded], rows: NDArray[np.int64], values: NDArray[np.float64]) -> None:

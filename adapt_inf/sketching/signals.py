@@ -64,8 +64,8 @@ class AnswerPass:
                     (nll * weights[part]).sum().backward()
                 values = torch.stack([nll.detach(), *_el2n_entropy(log_p.detach(), states.labels[part])])
                 sums.index_add_(1, states.rows[part], values.double())
-        if backward and len(states):
-            states.hidden.backward(leaf.grad)
+        if backward:  # also where no sample has an answer: processes that share weights run the same passes
+            states.hidden.backward(torch.zeros_like(leaf) if leaf.grad is None else leaf.grad)
         nll, el2n, entropy = (sums / count).cpu()  # 0 / 0 is nan: no answer, no signal
         return Signals(nll=nll, el2n=el2n, entropy=entropy, answer_tokens=count.cpu())
 

@@ -6,13 +6,15 @@ into memory: a block of rows costs its own size, whatever the number of samples.
 
 from __future__ import annotations
 
+import os
+import resource
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from adapt_inf.errors import StageInputError
+from adapt_inf.errors import AdaptInfError, StageInputError
 from adapt_inf.files import read_array, read_json, write_array, write_json
 
 FloatArray = NDArray[np.float32]
@@ -22,6 +24,8 @@ def spans(rows: int, size: int) -> list[tuple[int, int]]:
     """(start, stop) of each part of `rows` rows, `size` rows a part."""
     return [(start, min(start + size, rows)) for start in range(0, rows, size)]
 
+
+_SPARE_FILES = 256  # beside those that are open: libraries, shards, what a stage writes
 
 Features = Literal["gradient", "hidden"]
 _FOLDERS = {"gradient": "sketches", "hidden": "hidden"}
@@ -53,6 +57,24 @@ def write_index(folder: Path, dims: dict[Features, int], parts_rows: list[int], 
     write_json(folder / "sketch.json", {"rows": sum(parts_rows), "features": features, **about})
 
 
+def _allow_files(more: int) -> None:
+    """Let this process hold `more` files open beside those that it has: a part that is mapped is one.
+
+    Raises:
+        AdaptInfError: the machine does not allow as many.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = len(os.listdir("/dev/fd")) + more + _SPARE_FILES
+    if soft == resource.RLIM_INFINITY or needed <= soft:
+        return
+    if hard != resource.RLIM_INFINITY and needed > hard:
+        raise AdaptInfError(
+            f"A round of this size needs {needed:,} open files, and a process may have {hard:,} here.",
+            f"Raise the limit to {needed:,} or more (`ulimit -Hn`, or LimitNOFILE= of a service).",
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
 class SketchStore:
     """The sketches of a round, or the hidden states that the same pass left, in candidate order.
 
@@ -62,6 +84,7 @@ class SketchStore:
 
     Raises:
         StageInputError: the pass left no such features, or a part has not the shape that sketch.json states.
+        AdaptInfError: this machine does not let a process hold so many files open.
     """
 
     def __init__(self, folder: Path, features: Features = "gradient") -> None:
@@ -71,6 +94,7 @@ class SketchStore:
         kind = index["features"][features]
         self.dim: int = kind["dim"]
         self.rows: int = index["rows"]
+        _allow_files(len(kind["parts"]))
         # As plain arrays: np.memmap costs several microseconds more for each access to a part.
         self._parts = [np.asarray(read_array(folder / part["file"], mmap=True)) for part in kind["parts"]]
         for part, array in zip(kind["parts"], self._parts, strict=True):

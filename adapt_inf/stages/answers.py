@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,12 +20,15 @@ import pyarrow.parquet as pq
 import torch
 
 from adapt_inf.data.intake import SUITES
+from adapt_inf.data.samples import Sample
 from adapt_inf.data.shards import SampleStore
 from adapt_inf.errors import SampleError
 from adapt_inf.evaluation.metrics import METRICS
 from adapt_inf.executors.parts import Advance, over_parts
 from adapt_inf.files import read_json, write_parquet
+from adapt_inf.models.batches import Batch, first_readable
 from adapt_inf.models.generation import answer, as_base, with_adapter_named
+from adapt_inf.models.sharding import shares_weights, spread
 from adapt_inf.models.vlm import VLM, add_adapter, load_vlm
 from adapt_inf.project import BASE
 from adapt_inf.sketching.store import spans
@@ -53,18 +57,14 @@ class Answers:
         self._knobs = ctx.params.evaluate
         self._out = out
         self._parts = parts_for(ctx)
-        self._vlm = load_vlm(ctx.input("model"), device="auto")
+        self.vlm = load_vlm(ctx.input("model"), device="auto", staged=shares_weights())
         if any(part.who == THE_PARENT for part in self._parts):
-            add_adapter(self._vlm, ctx.parent_input("model"), THE_PARENT)
-
-    @property
-    def device(self) -> torch.device:
-        return self._vlm.device
+            add_adapter(self.vlm, ctx.parent_input("model"), THE_PARENT)
+        spread(self.vlm)
 
     def __call__(self, part: int, advance: Advance) -> None:
-        who, suite, path, start, stop = self._parts[part]
-        rows = pd.DataFrame({"shard": str(path), "row": range(start, stop)})
-        samples = SampleStore(rows).samples(0, len(rows))
+        who, suite = self._parts[part].who, self._parts[part].suite
+        samples = _samples(self._parts[part])
         faults: dict[str, str] = {}
 
         def refuse(error: SampleError) -> None:
@@ -87,10 +87,24 @@ class Answers:
         ]
         write_parquet(_file(self._out, part), _frame(marked))
 
+    def idle(self) -> object:
+        with torch.no_grad():
+            return self.vlm.network.base_model(**self._some.inputs, use_cache=False)
+
+    @cached_property
+    def _some(self) -> Batch:
+        samples = (sample for part in self._parts for sample in _samples(part))
+        return first_readable(self.vlm, samples)
+
     def _asking(self, who: str) -> AbstractContextManager[VLM]:
         if who == THE_BASE:
-            return as_base(self._vlm)
-        return with_adapter_named(self._vlm, THE_PARENT) if who == THE_PARENT else nullcontext(self._vlm)
+            return as_base(self.vlm)
+        return with_adapter_named(self.vlm, THE_PARENT) if who == THE_PARENT else nullcontext(self.vlm)
+
+
+def _samples(part: Part) -> list[Sample]:
+    rows = pd.DataFrame({"shard": str(part.path), "row": range(part.start, part.stop)})
+    return SampleStore(rows).samples(0, len(rows))
 
 
 def suites_of(ctx: StageContext) -> dict[str, Path]:

@@ -7,12 +7,12 @@ forward pass, which is resumed like the sketch pass, part by part, and not made 
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from adapt_inf.data.manifest import candidates
@@ -20,6 +20,8 @@ from adapt_inf.data.shards import SampleStore
 from adapt_inf.errors import StageInputError
 from adapt_inf.executors.parts import Advance, device_kind, over_parts
 from adapt_inf.files import file_digest, read_array, remove_folder, write_array, write_json, write_parquet
+from adapt_inf.models.batches import Batch, first_readable
+from adapt_inf.models.sharding import shares_weights, spread
 from adapt_inf.models.vlm import load_vlm
 from adapt_inf.selection.scores import NLL_WITHOUT_IMAGE, Signals, available, compute, draw_of, resolve, without_value
 from adapt_inf.sketching.grounding import WithoutImage
@@ -93,19 +95,23 @@ class WithoutImageWorker:
     def __init__(self, ctx: StageContext, out: Path) -> None:
         knobs = ctx.params.score
         self._out = out
-        self._vlm = load_vlm(ctx.looking_model(), device="auto")
-        self._nll = WithoutImage(self._vlm, AnswerPass(self._vlm), knobs.without_image, knobs.batch_size)
+        self.vlm = spread(load_vlm(ctx.looking_model(), device="auto", staged=shares_weights()))
+        self._answers = AnswerPass(self.vlm)
+        self._nll = WithoutImage(self.vlm, self._answers, knobs.without_image, knobs.batch_size)
         self._store = SampleStore(candidates(ctx))
         self._parts = spans(len(self._store), ctx.params.sketch.shard_samples)
-
-    @property
-    def device(self) -> torch.device:
-        return self._vlm.device
 
     def __call__(self, part: int, advance: Advance) -> None:
         samples = self._store.samples(*self._parts[part])
         write_array(_part_file(self._out, part), self._nll(samples))
         advance(len(samples))
+
+    def idle(self) -> object:
+        return self._answers(self._some)
+
+    @cached_property
+    def _some(self) -> Batch:
+        return first_readable(self.vlm, self._store)
 
 
 def _part_file(out: Path, part: int) -> Path:

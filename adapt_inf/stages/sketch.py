@@ -12,12 +12,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from adapt_inf.data.manifest import candidates
@@ -26,7 +26,8 @@ from adapt_inf.data.shards import SampleStore
 from adapt_inf.errors import SampleError
 from adapt_inf.executors.parts import Advance, device_kind, over_parts
 from adapt_inf.files import folder_digest, read_json, remove_folder, write_json, write_parquet
-from adapt_inf.models.batches import Encoded, encode_readable, length_buckets, pad, token_lengths
+from adapt_inf.models.batches import Batch, Encoded, encode_readable, first_readable, length_buckets, pad, token_lengths
+from adapt_inf.models.sharding import shares_weights, spread
 from adapt_inf.models.vlm import VLM, describe, load_reader, load_vlm
 from adapt_inf.project import BASE
 from adapt_inf.proxy import asks_proxy
@@ -104,10 +105,10 @@ class SketchWorker:
     def __init__(self, ctx: StageContext, out: Path) -> None:
         knobs = ctx.params.sketch
         self._out = out
-        self._vlm = load_vlm(ctx.looking_model(), device="auto")
+        self.vlm = spread(load_vlm(ctx.looking_model(), device="auto", staged=shares_weights()))
         self._reader = load_reader(ctx.project.output(BASE, "model")) if asks_proxy(ctx.params) else None
         self._sketcher = Sketcher(
-            self._vlm,
+            self.vlm,
             knobs.layers,
             knobs.params,
             knobs.dim,
@@ -122,18 +123,21 @@ class SketchWorker:
         self.about: dict[str, Any] = {
             "dims": sketcher.dims,
             "sketch": sketcher.describe(),
-            "model": describe(self._vlm),
+            "model": describe(self.vlm),
         }
-
-    @property
-    def device(self) -> torch.device:
-        return self._vlm.device
 
     def __call__(self, part: int, advance: Advance) -> None:
         samples = self._store.samples(*self._parts[part])
-        result = sketch_samples(self._vlm, self._sketcher, samples, self._batch_size, advance, self._reader)
+        result = sketch_samples(self.vlm, self._sketcher, samples, self._batch_size, advance, self._reader)
         write_json(_about_part(self._out, part), self.about)
         _write(self._out, part, result)
+
+    def idle(self) -> object:
+        return self._sketcher.differentiate(self._some)
+
+    @cached_property
+    def _some(self) -> Batch:
+        return first_readable(self.vlm, self._store)
 
 
 def what_is_seen(ctx: StageContext, frame: pd.DataFrame) -> list[Any]:

@@ -19,7 +19,7 @@ from adapt_inf.data.shards import SampleStore
 from adapt_inf.errors import StageInputError
 from adapt_inf.files import folder_digest, read_json, remove_folder, write_json, write_text
 from adapt_inf.models.lora import with_adapter
-from adapt_inf.models.sharding import is_asked_for, shard
+from adapt_inf.models.sharding import shares_weights, spread
 from adapt_inf.models.training import train
 from adapt_inf.models.vlm import load_vlm, save_adapter
 from adapt_inf.parallel import Team
@@ -63,9 +63,9 @@ def tune(ctx: StageContext, out: Path, team: Team | None = None) -> None:
     knobs, seed = ctx.params.train, ctx.params.seed
     checkpoints = out / CHECKPOINTS
     checkpoints.mkdir(exist_ok=True)
-    vlm = with_adapter(load_vlm(ctx.parent_input("model"), device="auto", trainable=True), knobs, seed)
-    if sharded := team is not None and is_asked_for():
-        shard(vlm, team.count)
+    sharded = shares_weights()
+    parent = load_vlm(ctx.parent_input("model"), device="auto", trainable=True, staged=sharded)
+    vlm = spread(with_adapter(parent, knobs, seed))
     trained = train(vlm, SampleStore(selected_rows(ctx)), knobs, seed, checkpoints, team, sharded=sharded)
     if team is not None and team.rank:
         return
@@ -73,6 +73,7 @@ def tune(ctx: StageContext, out: Path, team: Team | None = None) -> None:
     write_text(out / LOG, "".join(json.dumps(row) + "\n" for row in trained.log))
     figures = {
         "trained_parameters": sum(p.numel() for p in vlm.model.parameters() if p.requires_grad),
+        "trained_samples": trained.samples,  # in this start of the stage, as its seconds are
         "samples_per_second": round(trained.samples / trained.seconds, 1),
         "tokens_per_second": round(trained.tokens / trained.seconds, 1),
     }

@@ -30,7 +30,7 @@ from adapt_inf.tracking.store import (
 )
 
 COMPARISON = "adapt_inf.comparison"  # its name
-_LOGGED = "adapt_inf.logged"  # the fingerprint of what was
+_LOGGED = "adapt_inf.logged"  # the fingerprint of what was, or is being
 
 
 def log_comparison(
@@ -48,10 +48,14 @@ def log_comparison(
         {"strategies": plan.strategies, "seeds": plan.seeds, "drops": list(plan.drops), **plan.vary, **plan.params}
     )
     source = {"mlflow.source.name": "adapt-inf compare", "mlflow.source.type": "LOCAL"}
-    begun = now_ms() if found is None else found.info.start_time
-    run_id = ensure_run(store, found, f"comparison {folder.name}", tags | source, params, begun)
     mark = fingerprint([text])
-    if found is not None and found.info.run_id == run_id and found.data.tags.get(_LOGGED) == mark:
+    if found is not None and found.data.tags.get(_LOGGED) != mark:
+        # MLflow keeps every point that it was ever given: of two at one step it would show the larger.
+        store.client.delete_run(found.info.run_id)
+        found = None
+    begun = now_ms() if found is None else found.info.start_time
+    run_id = ensure_run(store, found, f"comparison {folder.name}", tags | source | {_LOGGED: mark}, params, begun)
+    if found is not None and found.info.run_id == run_id and found.info.status == "FINISHED":
         return run_id
     write_curves(store, run_id, points(rows, outcomes), begun)
     columns = [*plan.vary, "strategy", "seeds", *(f"{name}{end}" for name in HEADINGS for end in ("", " ±"))]
@@ -62,7 +66,7 @@ def log_comparison(
     write_tables(store, run_id, tables)
     store.client.log_artifact(run_id, str(folder / "results.json"))
     store.client.log_artifacts(run_id, str(folder / "pictures"), "pictures")
-    write(store, run_id, tags={NOTE: f"```\n{text}\n```", _LOGGED: mark})
+    write(store, run_id, tags={NOTE: f"```\n{text}\n```"})
     store.client.set_terminated(run_id)
     return run_id
 

@@ -14,7 +14,7 @@ def round_note(project: Project, record: dict[str, Any]) -> str:
 
     Args:
         record: of the round as `adapt-inf lineage --json` lists it: round, status, and as far as they are known gate,
-            pool_hash and commit.
+            pool_hash, commit and, of a round that failed, error.
     """
     review = Review(project, record["round"])
     params, gate = review.params, record.get("gate")
@@ -22,6 +22,8 @@ def round_note(project: Project, record: dict[str, Any]) -> str:
     if gate:
         reasons = "; ".join(gate["reasons"])
         head += f" **Gate**: {gate['verdict']}{': ' + _plain(reasons) if reasons else ''}."
+    if record.get("error") and record["status"] != "finished":
+        head += f"\n\n**Why it stopped**: {_plain(str(record['error']))}"
     said = [f"- **{each.question}**: {_plain(each.answer)}" for each in in_short(review, record)]
     page = "Pictures, tables and samples: `report.html` among the artifacts of the run."
     return "\n\n".join([head, "\n".join(said), page])

@@ -20,6 +20,7 @@ from adapt_inf.tracking.store import (
     connect,
     find_runs,
     now_ms,
+    registry_text,
     write,
     write_curves,
     write_tables,
@@ -75,7 +76,7 @@ def _set_aliases(store: Store, head: str, moves: list[dict[str, Any]]) -> None:
             client.delete_registered_model_alias(name, alias)
         elif version is not None and aliases.get(alias) != version:
             client.set_registered_model_alias(name, alias, version)
-    client.update_registered_model(name, f"{MODEL_NOTE}\n\n{_markdown(moves)}")
+    client.update_registered_model(name, registry_text(f"{MODEL_NOTE}\n\n{_markdown(moves)}"))
 
 
 def _log_moves(store: Store, moves: list[dict[str, Any]]) -> None:

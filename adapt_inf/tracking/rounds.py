@@ -35,7 +35,9 @@ from adapt_inf.tracking.store import (
     find_runs,
     flat,
     is_number,
+    note_address,
     now_ms,
+    registry_text,
     skill_key,
     write,
     write_curves,
@@ -69,7 +71,7 @@ def log_stage(project: Project, round_id: str, stage: str, outcome: dict[str, An
     Args:
         stage: one of the eight.
         outcome: what the stage runner returned, shaped as rounds/<round>/log/<stage>.json, which wins where it exists;
-            a stage that raised has `error`, a line.
+            a stage that raised has `error`, and none of an earlier attempt's measures.
     """
     store = connect(project)
     runs = runs_of(store, round_id)
@@ -82,14 +84,16 @@ def log_stage(project: Project, round_id: str, stage: str, outcome: dict[str, An
     if cached and child is not None and child.info.status == "FINISHED":
         return  # nothing happened since it was logged
     files = RoundFiles(project, round_id)
-    measured = {**outcome, **files.log(stage)}
+    error = outcome.get("error")
+    measured = outcome if error else {**outcome, **files.log(stage)}
     seconds = measured.get("seconds") or 0.0
     tags = {KIND: "stage", ROUND: round_id, STAGE: stage, _PARENT_RUN: parent_id}
     params = as_params(asdict(load_params(project.params_of(round_id))).get(stage, {}))
     began = child.info.start_time if child is not None else now_ms() - (0 if cached else int(1000 * seconds))
     run_id = ensure_run(store, child, f"{round_id} {stage}", tags, params, began)
-    error = outcome.get("error")
-    labels = {"cached": str(cached).lower()} | ({NOTE: str(error)} if error else {})
+    labels = {"cached": str(cached).lower()}
+    if error or (child is not None and NOTE in child.data.tags):
+        labels[NOTE] = str(error or "")  # what an earlier attempt met is over
     training = files.training if stage == "train" else []
     write(store, run_id, _stage_metrics(measured, seconds), tags=labels)
     every = math.ceil(len(training) / _CURVE_POINTS) or 1
@@ -105,7 +109,7 @@ def finish_round(project: Project, round_id: str, status: str, facts: dict[str, 
     Args:
         status: of the round in the lineage. `finished` ends the run as FINISHED, `killed` as KILLED, anything else as
             FAILED. No alias moves: see adapt_inf.tracking.moves.
-        facts: pool_hash, parent, drop, strategy, commit; each may be None or missing.
+        facts: pool_hash, parent, drop, strategy, commit; each may be None or missing. `error`: why it failed.
 
     Returns:
         The version of the registered model, or None where the round did not come as far as its evaluation.
@@ -114,7 +118,7 @@ def finish_round(project: Project, round_id: str, status: str, facts: dict[str, 
     files = RoundFiles(project, round_id)
     run_id = _ensure_round(store, project, round_id, runs_of(store, round_id).get(""))
     note = round_note(project, {**facts, "round": round_id, "status": status})
-    known = {key: str(value) for key, value in facts.items() if value is not None}
+    known = {key: str(value) for key, value in facts.items() if value is not None and key != "error"}
     tags = {_FACT_TAGS.get(key, key): value for key, value in known.items()} | {"status": status, NOTE: note}
     write(store, run_id, round_metrics(files), tags=tags, step=round_number(round_id))
     inputs = _dataset_inputs(files, facts)
@@ -186,8 +190,8 @@ def tag_gate(project: Project, entry: dict[str, Any]) -> None:
     write(store, run.info.run_id, figures, tags=tags | {NOTE: note}, step=round_number(entry["round"]))
     for version in store.client.search_model_versions(f"run_id = '{run.info.run_id}'"):
         for key, value in tags.items():
-            store.client.set_model_version_tag(version.name, version.version, key, value)
-        store.client.update_model_version(version.name, version.version, note)
+            store.client.set_model_version_tag(version.name, version.version, key, registry_text(value))
+        store.client.update_model_version(version.name, version.version, registry_text(note))
 
 
 def round_metrics(files: RoundFiles) -> dict[str, Any]:
@@ -216,7 +220,9 @@ def _ensure_round(store: Store, project: Project, round_id: str, found: Run | No
         "mlflow.source.type": "LOCAL",
     }
     # All of params.yaml, so that two rounds can be compared in the UI.
-    return ensure_run(store, found, f"{round_id} {params.drop}", tags, as_params(asdict(params)))
+    run_id = ensure_run(store, found, f"{round_id} {params.drop}", tags, as_params(asdict(params)))
+    note_address(project, round_id, store.experiment_id, run_id)
+    return run_id
 
 
 def _curve_point(row: dict[str, Any]) -> dict[str, Any]:
@@ -278,14 +284,15 @@ def _register(
             version = str(old.version)
             if old.tags.get("status") != status:
                 client.set_model_version_tag(name, version, "status", status)
-                client.update_model_version(name, version, note)
+                client.update_model_version(name, version, registry_text(note))
         else:
             client.delete_model_version(name, old.version)  # the round was run again and came out otherwise
     ensure_model(store)
     if version is None:
         client.log_artifacts(run_id, str(adapter), "model")
         source = f"{client.get_run(run_id).info.artifact_uri}/model"
-        version = str(client.create_model_version(name, source, run_id, tags, description=note).version)
+        described = registry_text(note)
+        version = str(client.create_model_version(name, source, run_id, tags, description=described).version)
     return int(version)
 
 

@@ -16,7 +16,7 @@ from adapt_inf.config import load_params
 from adapt_inf.lineage import Round
 from adapt_inf.project import Project
 from adapt_inf.review.round_files import ancestry
-from adapt_inf.stages.runner import STAGES, stage_outcome
+from adapt_inf.stages.runner import STAGES, stage_fault, stage_outcome
 from adapt_inf.tracking import rounds as tracked
 from adapt_inf.tracking.moves import show_moves
 from adapt_inf.tracking.outbox import HEAD, attempt, strike_off, untracked
@@ -79,6 +79,9 @@ def _send(project: Project, record: Round) -> None:
     tracked.begin_round(project, name)
     runs = tracked.runs_of(connect(project), name)
     for stage in STAGES:
+        if record.status != "finished" and (fault := stage_fault(project, name, stage)):
+            tracked.log_stage(project, name, stage, {"stage": stage, "error": fault["message"]})
+            continue
         # A round that came from elsewhere has no logs: what its stages took is not known here.
         logged = (project.log(name) / f"{stage}.json").is_file()
         there = stage in runs and runs[stage].info.status == "FINISHED"
@@ -86,7 +89,7 @@ def _send(project: Project, record: Round) -> None:
             tracked.log_stage(project, name, stage, stage_outcome(project, name, stage, cached=there or not logged))
     if not report_path(project, name).is_file():
         make_report(project, record.to_json())
-    facts = {key: getattr(record, key) for key in ("pool_hash", "parent", "drop", "strategy")}
+    facts = {key: getattr(record, key) for key in ("pool_hash", "parent", "drop", "strategy", "error")}
     version = tracked.finish_round(project, name, record.status, facts)
     if record.status != "finished":
         return

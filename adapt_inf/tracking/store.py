@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapt_inf.errors import AdaptInfError
-from adapt_inf.files import fingerprint, is_full
+from adapt_inf.files import fingerprint, is_full, read_json, write_json
 from adapt_inf.project import Project
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ NOTE = "mlflow.note.content"  # what the UI shows as a run's description, in Mar
 _METRICS_PER_BATCH = 1000  # limits of MLflow's log_batch
 _PARAMS_OR_TAGS_PER_BATCH = 100
 _TAG_LENGTH = 8000
+_REGISTRY_LENGTH = 5000  # of a description or a tag in the registry: a column of its tables
 _PAGE = 1000
 _EXPERIMENT_NOTE = (
     "A run per round with a child per stage, a timeline run per branch of the lineage whose steps are its rounds, and "
@@ -76,6 +77,25 @@ def open_store(project: Project) -> MlflowClient:
 
 def connect(project: Project) -> Store:
     return _connect(project.root.resolve(), _folder_name(project), project.identity(), tracking_uri(project))
+
+
+def note_address(project: Project, round_id: str, experiment_id: str, run_id: str) -> None:
+    """Keep where the round's run is, for who asks for its address: a server may be far, and slow to ask."""
+    noted = {"store": fingerprint([tracking_uri(project)]), "experiment": experiment_id, "run": run_id}
+    write_json(_address(project, round_id), noted)
+
+
+def address_of(project: Project, round_id: str | None) -> str:
+    """Where on the pages of the store in use the round's run is, as it was noted; empty where it was not."""
+    if round_id is None or not (path := _address(project, round_id)).is_file():
+        return ""
+    noted = read_json(path)
+    known = noted["store"] == fingerprint([tracking_uri(project)])
+    return f"/{noted['experiment']}/runs/{noted['run']}" if known else ""
+
+
+def _address(project: Project, round_id: str) -> Path:
+    return project.rounds / ".tracked" / f"{round_id}.json"  # not among its logs: those say that it was run here
 
 
 def import_ahead(project: Project) -> None:
@@ -214,12 +234,16 @@ def write(
 
     Args:
         metrics: name to number; names are made fit by `metric_key`.
-        timestamp: of the metrics, in ms; the same key, value, step and timestamp logged twice is one point.
+        timestamp: of the metrics, in ms; the same key, value, step and timestamp logged twice is one point. None: now,
+            and only of those that the run does not show so already, so that logging again adds no point.
     """
     from mlflow.entities import Metric, Param, RunTag
 
     at = now_ms() if timestamp is None else timestamp
     points = [Metric(metric_key(key), float(v), at, step) for key, v in (metrics or {}).items() if is_number(v)]
+    if points and timestamp is None:
+        shown = store.client.get_run(run_id).data.metrics
+        points = [point for point in points if shown.get(point.key) != point.value]
     settings = [Param(key, value) for key, value in (params or {}).items()]
     labels = [RunTag(key, value[:_TAG_LENGTH]) for key, value in (tags or {}).items()]
     size = _PARAMS_OR_TAGS_PER_BATCH
@@ -263,6 +287,17 @@ def write_tables(
         store.client.log_dict(run_id, {"columns": list(columns), "data": [list(row) for row in rows]}, name)
     listed = [{"path": name, "type": "table"} for name in tables]
     write(store, run_id, tags={"mlflow.loggedArtifacts": json.dumps(listed)})
+
+
+def registry_text(text: str) -> str:
+    """A description or a tag's value cut to what the registry's tables hold, at the end of a line where there is one.
+
+    SQLite takes more, PostgreSQL refuses it.
+    """
+    if len(text) <= _REGISTRY_LENGTH:
+        return text
+    start = text[: _REGISTRY_LENGTH - 2]
+    return f"{start.rpartition(chr(10))[0] or start}\n…"
 
 
 def metric_key(name: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from adapt_inf.errors import shown
 from adapt_inf.project import BASE, Project
-from adapt_inf.tracking.store import MLflowError
+from adapt_inf.tracking.store import MLflowError, address_of
 
 WIDTH = 120
 
@@ -92,15 +92,16 @@ def mlflow_command(project: Project, round_id: str | None = None, host: str = "1
     """The command that opens the project in the MLflow UI and the address to look at, on two lines.
 
     The address is that of the runs of the project, or of the run of a round; where MLFLOW_TRACKING_URI names a server,
-    which is not asked, that of its experiments, and no command. The UI opens in its GenAI mode unless told otherwise.
+    which is not asked, that of its experiments unless the round was logged there from here, and no command. The UI
+    opens in its GenAI mode unless told otherwise.
     """
     told = os.environ.get("MLFLOW_TRACKING_URI", "")
     if told.startswith(("http://", "https://")):
-        return f"{shown(told).rstrip('/')}/{_page('')}"
+        return f"{shown(told).rstrip('/')}/{_page(address_of(project, round_id))}"
     uri = told or f"sqlite:///{project.root.resolve() / 'mlflow.db'}"
     address = shlex.quote(uri) if shown(uri) == uri else '"$MLFLOW_TRACKING_URI"'  # no password on a screen
     command = f"mlflow ui --backend-store-uri {address} --host {host} --port {port}"
-    place = ""
+    place = address_of(project, round_id) if told else ""
     if not told and (project.root / "mlflow.db").is_file():
         with suppress(MLflowError):  # who looks will see that it cannot be opened
             place = _place(project, round_id)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from adapt_inf.comparison.hands import Hands
+from adapt_inf.comparison.hands import LOG, Hands
 from adapt_inf.comparison.pipeline import Stage
 from adapt_inf.comparison.store import Store
 from adapt_inf.comparison.work import Task
@@ -44,7 +44,10 @@ def test_any_other_end_comes_back_with_what_was_printed(tmp_path: Path) -> None:
 
 def test_what_is_at_work_can_be_told(tmp_path: Path) -> None:
     with Hands(Store(tmp_path / "store"), 2) as hands:
-        hands.begin(task(tmp_path / "one" / "bench"), "seed 0 random")
+        there = task(tmp_path / "one" / "bench")
+        there.bench.mkdir()
+        os.mkfifo(there.bench / LOG)  # it waits here, for nobody reads what it prints
+        hands.begin(there, "seed 0 random")
         hands.wait(0)
         assert hands.doing() == "seed 0 random r001 ingest"
         assert (hands.busy, hands.free) == ({"name"}, 1)

@@ -59,6 +59,14 @@ def test_lineages_go_seed_by_seed_over_every_variant_and_strategy(project: Proje
     assert (params.cluster.k, params.train.steps) == (4, 3)
 
 
+def test_only_who_reads_hidden_states_keeps_them(project: Project) -> None:
+    plan = plan_of(project, ("adapt_inf", "random", "crds_w", "oasis", "rds_plus"), seeds=[0])
+    kept = {line.strategy: plan.params_of(line, project.params_file).sketch.hidden for line in plan.lineages()}
+    assert kept == {"adapt_inf": False, "random": False, "crds_w": True, "oasis": False, "rds_plus": True}
+    asked = plan_of(project, seeds=[0], sketch__hidden=True)
+    assert all(asked.params_of(line, project.params_file).sketch.hidden for line in asked.lineages())
+
+
 def test_drops_are_those_of_the_heads_line_and_then_those_that_wait(project: Project, tmp_path: Path) -> None:
     project = copy_project(project, tmp_path / "copy")
     assert list(plan_of(project).drops) == ["one", "two", "three"]

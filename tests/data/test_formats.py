@@ -95,7 +95,9 @@ def messages_row(sample: Sample, number: int, as_text: bool) -> dict[str, Any]:
     return row | {"metric": sample.metric, "answers": list(sample.answers)}
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=40, deadline=None
+)
 @given(samples=sample_lists(max_size=5))
 def test_any_sample_survives_any_format(tmp_path: Path, samples: list[Sample]) -> None:
     if not samples:

@@ -46,7 +46,9 @@ rows: st.SearchStrategy[list[dict[str, Any]]] = st.lists(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None, max_examples=50
+)
 @given(more=rows)
 def test_a_manifest_comes_back_with_its_types(tmp_path: Path, more: list[dict[str, Any]]) -> None:
     frame = manifest_frame([row(f"d/{number}", **values) for number, values in enumerate(more)])

@@ -91,7 +91,9 @@ def test_links_in_a_circle_and_pipes_are_missing(drop: Path) -> None:
     assert refused(drop, "pipe").kind == "missing_image"
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=300, deadline=None
+)
 @given(
     parts=st.lists(st.sampled_from(["..", ".", "", "images", "a.png", "secret.png", "drop", "up", "\\"]), max_size=6)
 )

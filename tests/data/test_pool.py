@@ -211,7 +211,9 @@ def test_a_tombstone_in_a_shard_still_linked_counts_as_dead_later(tmp_path: Path
     assert [s.sample_id for s in read_shard(two / "shards" / "first-00001.r002.parquet")] == first(16, 17, 18, 19)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=15, deadline=None)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=15, deadline=None
+)
 @given(dead=st.sets(st.integers(0, 49), max_size=45), shuffle=st.randoms(use_true_random=False))
 def test_the_pool_depends_on_its_inputs_alone(
     tmp_path: Path, inputs: tuple[Path, Path], dead: set[int], shuffle: object

@@ -16,7 +16,9 @@ from adapt_inf.data import records
 from adapt_inf.data.records import UnreadableFile, count_records, read_records
 from adapt_inf.data.samples import BadSample
 
-same_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=80, deadline=None)
+same_folder = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=80, deadline=None
+)
 numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 plain = st.none() | st.booleans() | numbers | st.text(max_size=12)
 values = st.recursive(plain, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner))

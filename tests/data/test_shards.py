@@ -18,7 +18,9 @@ from adapt_inf.data.samples import Sample
 from adapt_inf.data.shards import ROW_GROUP, SampleStore, read_shard, write_shard
 from adapt_inf.files import file_digest
 
-same_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
+same_folder = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=50, deadline=None
+)
 
 
 def small(number: int) -> Sample:

@@ -30,13 +30,16 @@ TEXTS = {"../README.md": (ROOT / "README.md").read_text(encoding="utf-8"), **PAG
 NOT_RUN = {
     r"cd \S+": "the project of the test is the current folder",
     r"adapt-inf init .*": "seconds of torch: tests/projects.py and tests/models/test_importing.py do it",
+    r"adapt-inf demo .*": "half a minute: tests/demo/test_compose.py makes such drops, tests/projects.py a project",
+    r"adapt-inf compare --strategies .*": "minutes: tests/comparison/test_compare.py",
+    r"adapt-inf drop s3://.*": "needs a bucket: tests/test_remote_drops.py",
     r"adapt-inf round": "a minute: tests/flows/test_round.py",
     r"adapt-inf (push|pull)": "half a minute: tests/third_round.py and tests/test_sharing.py",
     r"adapt-inf serve .*": "goes on until it is stopped: tests/flows/test_serve.py",
     r"adapt-inf drop squares --project line": "of a project that `init` would have made: tests/flows/test_serve.py",
     r"adapt-inf promote .*": "needs a round that was held back: tests/test_promotion.py",
     r"prefect (config set|server start).*": "changes this user's settings, goes on: tests/serving.py",
-    r"git (push|clone ORIGIN project)": "needs an origin: tests/third_round.py clones",
+    r"git (push( --tags)?|clone ORIGIN project)": "needs an origin: tests/third_round.py clones",
     r"dvc remote .*": "needs a store to be of use: tests/third_round.py and tests/test_sharing.py, S3 too",
     r"pip install .*": "the network",
     r"make .*": "minutes, and an environment of its own",
@@ -46,9 +49,14 @@ NOT_RUN = {
 }
 
 
+def lines_of(text: str, kind: str) -> list[str]:
+    """The lines of the blocks that are marked `kind`."""
+    blocks = re.findall(rf"^```{kind}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return [line for block in blocks for line in block.splitlines()]
+
+
 def commands(text: str) -> list[str]:
-    blocks = re.findall(r"^```console\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    lines = [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+    lines = [line[2:] for line in lines_of(text, "console") if line.startswith("$ ")]
     return [re.split(r"\s+#", line)[0] for line in lines]
 
 
@@ -91,6 +99,7 @@ def test_the_commands_of_a_page_run(
 def mentioned(text: str) -> Iterator[str]:
     """Every command of ours in a text: in backticks, or a line of a block."""
     blocks = re.findall(r"^(?:    |\$ )(?:\$ )?(adapt-inf [a-z].*)$", text, re.MULTILINE)
+    blocks += [line for line in lines_of(text, "sh") if re.match(r"adapt-inf [a-z]", line)]
     inline = [" ".join(each.split()) for each in re.findall(r"`(adapt-inf\s[a-z][^`]*)`", text)]
     for line in [*blocks, *inline]:
         first = re.split(r"\s+#|\s{2,}|, | &&|; |…", line)[0]
@@ -106,6 +115,13 @@ def test_every_command_that_is_named_parses(page: str, capsys: pytest.CaptureFix
         error = capsys.readouterr().err
         alone = len(words) == 1 and "the following arguments are required" in error  # the name of a command
         assert not error or alone, f"{page}: {command}\n{error}"
+
+
+def test_commands_of_every_kind_of_block_are_found() -> None:
+    blocks = "```sh\nexport A=b\nadapt-inf init line   # x\n```\n\n```console\n$ adapt-inf push\n```\n"
+    text = f"{blocks}\n    adapt-inf gc\n\n`adapt-inf\nplan`"
+    assert sorted(mentioned(text)) == [f"adapt-inf {each}" for each in ("gc", "init line", "plan", "push")]
+    assert {"adapt-inf init line", "adapt-inf serve"} <= set(mentioned(PAGES["production.md"]))
 
 
 def test_nothing_is_left_out_without_need() -> None:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import errno
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
+import pyarrow as pa
 import pytest
+from safetensors import safe_open
 
-from adapt_inf.errors import AdaptInfError, NotAProjectError
+from adapt_inf.errors import AdaptInfError, NotAProjectError, StageInputError
 from adapt_inf.executors.faults import error_of, fault_of
 
 
@@ -29,6 +34,27 @@ def test_a_file_that_is_not_there_names_the_node_and_the_file(tmp_path: Path) ->
     assert isinstance(found, AdaptInfError)
     assert found.message == f"Node n does not see {tmp_path / 'shard'}."
     assert "file system" in found.mend
+
+
+@pytest.mark.parametrize("read", [pd.read_parquet, pa.memory_map, lambda path: safe_open(path, "pt")])
+def test_a_file_that_only_the_text_of_the_error_names(read: Callable[[str], Any], tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        read(str(tmp_path / "shard"))
+    assert caught.value.filename is None
+    found = there_and_back(caught.value)
+    assert isinstance(found, AdaptInfError)
+    assert found.message.startswith("Node n does not see a file: ")
+    assert str(tmp_path / "shard") in found.message
+    assert "file system" in found.mend
+
+
+def test_an_input_that_is_not_there_names_the_node_and_both_mends() -> None:
+    error = StageInputError(Path("/there/sketch"), "is not there")
+    found = there_and_back(error)
+    assert isinstance(found, AdaptInfError)
+    assert found.message == "Node n: /there/sketch: is not there."
+    assert "file system" in found.mend
+    assert error.mend in found.mend
 
 
 def test_a_full_disk_stays_one() -> None:

@@ -129,13 +129,15 @@ def test_every_strategy_has_its_reason(ctx: StageContext, strategy: str, old: st
     assert (before["new"], after["new"]) == (False, True)
 
 
-def test_a_small_cluster_gives_all(tmp_path: Path) -> None:
-    ctx = make_round(tmp_path, cluster={"k": 40}, select={"budget": 0.9})
+@pytest.mark.parametrize("split", ["equal", "proportional"])
+def test_a_small_cluster_gives_all(tmp_path: Path, split: str) -> None:
+    ctx = make_round(tmp_path, cluster={"k": 40}, select={"budget": 0.9, "split": split})
     sizes = [row["size"] for row in read_json(ctx.input("select") / "selectors.json")["clusters"]]
     small = pd.read_parquet(ctx.input("cluster") / "assignments.parquet")["cluster"] == sizes.index(2)
     said = stand(ctx, int(np.flatnonzero(small)[0]))
     number = said["cluster"]["number"]
-    assert said["why"] == (f"selected: cluster {number} gave all of its 2 samples (fewer than select.min_cluster, 32)")
+    because = "" if split == "equal" else " (fewer than select.min_cluster, 32)"  # equal looks at no size
+    assert said["why"] == f"selected: cluster {number} gave all of its 2 samples{because}"
 
 
 def test_what_gc_removed_is_named_and_the_rest_told(ctx: StageContext, tmp_path: Path) -> None:

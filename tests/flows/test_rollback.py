@@ -56,7 +56,7 @@ def test_the_lineage_is_a_tree_and_the_history_has_every_move(
 ) -> None:
     drawn = [line.split("  ")[0] for line in told["lineage"].splitlines()[2:6]]
     assert drawn == ["base *", "├─ r003", "r001", "r002"]
-    moves = json.loads(machine.run("adapt-inf", "history", "--json", cwd=project.root).stdout)
+    moves = json.loads(machine.here("history", "--json", cwd=project.root).stdout)
     assert [(move["from"], move["round"], move["kind"]) for move in moves] == [
         ("base", "r001", "round"),
         ("r001", "r002", "round"),
@@ -64,13 +64,13 @@ def test_the_lineage_is_a_tree_and_the_history_has_every_move(
         ("base", "r003", "promote"),
     ]
     assert [move["why"] for move in moves[2:]] == list(WHY)
-    assert machine.run("adapt-inf", "history", cwd=project.root).stdout.splitlines()[-1].endswith(WHY[1])
+    assert machine.here("history", cwd=project.root).stdout.splitlines()[-1].endswith(WHY[1])
 
 
 def test_every_pool_of_both_branches_is_whole_and_can_be_written_out(
     machine: Machine, project: Project, tmp_path: Path
 ) -> None:
-    lines = machine.run("adapt-inf", "verify", cwd=project.root).stdout.splitlines()
+    lines = machine.here("verify", cwd=project.root).stdout.splitlines()
     assert [line.split()[:2] for line in lines] == [[name, "ok"] for name in ("base", "r001", "r002", "r003")]
     written = machine.run(
         "adapt-inf", "checkout", "r002", str(tmp_path / "pool"), "--format", "llava", cwd=project.root

@@ -14,6 +14,7 @@ from adapt_inf.drop_queue import refused_drops
 from adapt_inf.files import folder_digest, read_json
 from adapt_inf.project import Project
 from adapt_inf.stages.runner import STAGES
+from adapt_inf.tracking.store import NOTE, ROUND, connect, find_runs
 
 
 def test_both_rounds_end_on_a_line_from_base(machine: Machine, two_rounds: Project) -> None:
@@ -107,7 +108,7 @@ def test_a_lost_output_comes_back_and_the_stages_before_it_do_not_run(machine: M
     entries = machine.lineage(two_rounds)
     before = folder_digest(two_rounds.output("r001", "select"))
     shutil.rmtree(two_rounds.output("r001", "select"))
-    status = machine.run("adapt-inf", "status", cwd=two_rounds.root)
+    status = machine.here("status", cwd=two_rounds.root)
     assert "its select is gone" in status.stdout
     done = machine.run("adapt-inf", "round", cwd=two_rounds.root)
     for stage in ("ingest", "sketch", "cluster", "score"):
@@ -138,7 +139,7 @@ def test_a_drop_with_no_good_sample_changes_nothing(machine: Machine, two_rounds
     (drop / "dataset.yaml").write_text("name: broken\ntrain: train.jsonl\n", encoding="utf-8")
     (drop / "train.jsonl").write_text('{"id": "1", "image": "gone.png", "conversations": []}\n', encoding="utf-8")
     before = machine.lineage(project)
-    machine.run("adapt-inf", "drop", str(drop), cwd=project.root)
+    machine.here("drop", str(drop), cwd=project.root)
     refused = machine.run("adapt-inf", "round", cwd=project.root, check=False)
     assert refused.returncode == 1
     assert "adapt-inf: drop broken: " in refused.stderr
@@ -146,4 +147,10 @@ def test_a_drop_with_no_good_sample_changes_nothing(machine: Machine, two_rounds
     assert machine.lineage(project) == before
     assert lineage.head(project) == "r002"
     assert "broken" in refused_drops(project)
+    by_status = {
+        run.data.tags.get("adapt_inf.stage", "round"): run for run in find_runs(connect(project), {ROUND: "r003"})
+    }
+    assert {name: run.info.status for name, run in by_status.items()} == {"round": "FAILED", "ingest": "FAILED"}
+    assert "drop broken" in by_status["ingest"].data.tags[NOTE]
+    assert "**Why it stopped**: drop broken" in by_status["round"].data.tags[NOTE]
     assert "Nothing to do" in machine.run("adapt-inf", "round", cwd=project.root).stdout

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from machine import Machine
-from serving import processes_in, until
+from serving import PATIENCE, processes_in, until
 
 from adapt_inf import lineage
 from adapt_inf.project import Project
@@ -50,7 +50,7 @@ def test_one_round_comes_of_many_starts(machine: Machine, tmp_path: Path) -> Non
     assert first.poll() is None
 
     os.killpg(first.pid, signal.SIGINT)
-    _, said = first.communicate(timeout=120)
+    _, said = first.communicate(timeout=PATIENCE)
     assert first.returncode == 130, said
     assert "Stopped. `adapt-inf round` goes on from here." in said
     assert "Traceback" not in said
@@ -62,7 +62,7 @@ def test_one_round_comes_of_many_starts(machine: Machine, tmp_path: Path) -> Non
     assert servers_in(project), "a server of its own"
     third.kill()
     third.wait()
-    until(lambda: servers_in(project) == [], "the server ends with a killed run", 10)
+    until(lambda: servers_in(project) == [], "the server ends with a killed run")
 
     (project.root / "quick").touch()
     (project.root / "deadly").touch()

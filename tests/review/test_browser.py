@@ -34,6 +34,7 @@ pytestmark = pytest.mark.skipif(find_browser() is None, reason=MISSING)
 
 ROUNDS = ("r001", "r002", "r003", "r004")
 PASSED = {"verdict": "passed", "reasons": [], "figures": {}}
+SHEET = 718  # pixels: A4 between the margins that a browser leaves
 LEAST_LETTERS = 8.4  # pixels: the smallest text of a picture, on the narrowest page
 
 
@@ -115,8 +116,9 @@ def test_the_printed_address_opens_the_round_with_all_that_belongs_to_it(
         page.wait_for_text("r004 pairs", *(f"r004 {stage}" for stage in STAGES))
         page.wait_for_text("drop pairs", "Registered models", "garden", "v4", "What it gained", "What the model knew")
         page.wait_for_text("parent", "r003", "strategy", "adapt_inf", "gate", "passed", "c0ffee")
-        assert "Model training" in page.text()
+        page.wait_for_text("Model training")
         more = "[...document.querySelectorAll('button')].filter(each => each.innerText.trim() === '+2').pop()"
+        page.wait(f"!!{more}")
         page.ask(f"{more}.click()")  # the datasets that there was no room for
         page.wait_for_text("pool r003", "pool r004", f"{'r003':0<32}.dir")
         assert all(each.startswith(f"http://127.0.0.1:{port}/") for each in page.requests)
@@ -214,5 +216,30 @@ def test_the_page_of_a_round_reads_well_by_itself(two_rounds: Project, debugger:
             )
         )
         assert (ink - ground if dark else ground - ink) > 250, "words in a picture stand out from the page"
+        note = "document.querySelector('.card small:last-child')"
+        tones = [
+            page.ask(f"({note}.className = '{tone}', getComputedStyle({note}).color)") for tone in ("", "up", "down")
+        ]
+        assert len(set(tones)) == 3, "good and bad news stand out"
         assert page.complaints == []
         assert page.requests == [file.as_uri()]
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_on_paper_everything_is_open_and_fits(two_rounds: Project, debugger: str, dark: bool) -> None:
+    with Page(debugger, SHEET, 1000, dark=dark) as page:
+        page.open(report_path(two_rounds, "r002").as_uri())
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        page.call("Emulation.setEmulatedMedia", media="print", features=[scheme])
+        closed = "[...document.querySelectorAll('details:not([open])')]"
+        assert page.ask(f"{closed}.length") > 3
+        seen = "each.checkVisibility() && each.getBoundingClientRect().height"
+        inside = f"{closed}.flatMap(each => [...each.children].slice(1))"
+        assert page.ask(f"{inside}.filter(each => !({seen})).map(each => each.outerHTML)") == []
+        assert page.ask("document.documentElement.scrollWidth") == SHEET
+        out = "each.getBoundingClientRect().right > innerWidth + 1"
+        everything = "[...document.querySelectorAll('body *')].filter(each => !each.closest('svg *'))"
+        assert page.ask(f"{everything}.filter(each => {out}).map(each => each.outerHTML.slice(0, 200))") == []
+        clipped = "each.scrollWidth > each.clientWidth + 1 && getComputedStyle(each).overflowX != 'visible'"
+        assert page.ask(f"{everything}.filter(each => {clipped}).map(each => each.outerHTML.slice(0, 200))") == []
+        assert page.ask("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from adapt_inf.review.mapping import lay_out, place
+from adapt_inf.review.mapping import lay_out, place, sketch_map
+from adapt_inf.review.svg import COLOURS
+from adapt_inf.review.tables import Review
 
 
 def apart(rows: np.ndarray) -> np.ndarray:
@@ -45,3 +47,17 @@ def test_a_sample_lies_by_the_cluster_that_it_is_like() -> None:
     found = place(np.concatenate([centroids, between]), centroids, places)
     assert found[:3] == pytest.approx(places, abs=1e-3)
     assert found[3] == pytest.approx([0.5, 0.0], abs=1e-3)
+
+
+def test_the_caption_says_where_clusters_share_a_colour(real: Review) -> None:
+    picture = sketch_map(real)
+    assert picture is not None
+    assert len(real.clusters) <= len(COLOURS)
+    assert "colours serve" not in picture.how
+    many = Review(real.project, real.round)
+    samples = real.samples.copy()
+    samples["cluster"] = np.arange(len(samples)) % 83
+    many.__dict__["samples"] = samples
+    picture = sketch_map(many)
+    assert picture is not None
+    assert f"{len(COLOURS)} colours serve 83 clusters" in picture.how

@@ -85,6 +85,13 @@ def test_the_headline_is_that_of_the_metrics(project: Project) -> None:
     cards = {card.name: card for card in figures.cards(Review(project, "r002"))}
     metrics = read_json(project.output("r002", "evaluate") / "metrics.json")
     assert cards["average accuracy"].value == f"{metrics['average_accuracy']:.3f}"
+    before = read_json(project.output("r001", "evaluate") / "metrics.json")
+    assert len(before["skills"]) < len(metrics["skills"]), "the two averages are not over the same skills"
+    assert cards["average accuracy"].note == (
+        f"over {len(metrics['skills'])} skills; r001 had {before['average_accuracy']:.3f} over {len(before['skills'])}"
+    )
+    first = {card.name: card for card in figures.cards(Review(project, "r001"))}
+    assert first["average accuracy"].note == f"over {len(before['skills'])} skills"
     assert cards["came in"].value == "3,000"
     assert cards["came in"].note == "5 set aside"
     assert cards["in the pool"].note == "500 pruned"
@@ -129,3 +136,14 @@ def test_a_skill_may_be_named_as_the_page_prints_it() -> None:
 )
 def test_a_rate_is_that_of_the_last_start(report: dict[str, float], rate: float | None) -> None:
     assert samples_per_second(report, 10.0) == rate
+
+
+@pytest.mark.parametrize(("after", "tone"), [(0.6, "up"), (0.4, "down"), (0.5001, "")])
+def test_a_headline_is_good_or_bad_news_where_its_digits_moved(project: Project, after: float, tone: str) -> None:
+    folder = project.output("r002", "evaluate")
+    matrix, metrics = read_json(folder / "accuracy_matrix.json"), read_json(folder / "metrics.json")
+    matrix["values"]["r001"] = dict.fromkeys(metrics["skills"], 0.5)
+    write_json(folder / "accuracy_matrix.json", matrix)
+    write_json(folder / "metrics.json", metrics | {"skills": dict.fromkeys(metrics["skills"], after)})
+    cards = {card.name: card.tone for card in figures.cards(Review(project, "r002"))}
+    assert cards["new skills"] == cards["earlier skills"] == tone

@@ -19,6 +19,7 @@ from adapt_inf.files import read_json, write_json, write_parquet, write_text
 from adapt_inf.project import Project
 from adapt_inf.review.report import make_report, report_path, show_verdict
 from adapt_inf.review.tables import Review
+from adapt_inf.versions import commit_of_round
 
 MARKUP = "</style><script>alert(1)</script><img src=http://away.example/x onerror=alert(1)>"
 PARTS = ("came", "knew", "chosen", "thrown", "learned", "gallery", "origin")
@@ -53,6 +54,7 @@ def test_a_round_leaves_its_page_behind_and_it_is_whole(real: Review) -> None:
     assert "could not be made" not in page
     assert 'class="fault"' not in page
     assert "Passed its gate" in page
+    assert "share of right answers" not in page, "the matrix holds mean scores"
     assert len(page) < 4_000_000
     assert page.count('<svg class="chart"') > 20
     assert found.tags.count("img") > 20
@@ -63,6 +65,20 @@ def test_the_same_round_gives_the_same_page(real: Review, tmp_path: Path) -> Non
     record = record_of(project, "r002")
     pages = [make_report(project, record).read_bytes() for _ in range(2)]
     assert pages[0] == pages[1]
+
+
+def test_the_page_names_the_commit_once_there_is_one(real: Review, project: Project, tmp_path: Path) -> None:
+    mine = copy_project(real.project, tmp_path / "committed")
+    commit = commit_of_round(mine, "r002")
+    assert commit is not None
+    record = record_of(mine, "r002")
+    assert "commit" not in record
+    page = make_report(mine, record).read_text()
+    assert f"<td>round/r002</td><td>{commit}</td>" in page
+    assert f"commit {commit}" in page
+    assert "<td>round/r002</td><td>c0ffee</td>" in make_report(mine, record | {"commit": "c0ffee"}).read_text()
+    outside = make_report(project, {"round": "r002", "status": "finished"}).read_text()
+    assert "round/r002" not in outside
 
 
 def test_text_of_samples_is_never_markup(real: Review, tmp_path: Path) -> None:

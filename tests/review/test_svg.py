@@ -38,6 +38,14 @@ def test_cut_words_fit(words: str, width: float) -> None:
     assert cut("short", 200) == "short"
 
 
+def test_the_share_at_the_end_of_a_name_is_not_cut_off() -> None:
+    name = cut("12 languages/a skill of a very long name 34%", 160)
+    assert name.startswith("12 languages/")
+    assert name.endswith("… 34%")
+    assert text_width(name) <= 160
+    assert cut("12 languages/a skill", 30).endswith("…")
+
+
 def test_a_gap_breaks_a_line() -> None:
     assert svg.path([(0, 0), (1, 1), None, (2, 2)]).count("M") == 2
     assert svg.path([None]) == svg.dots([], "#000000") == ""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +62,27 @@ def test_a_part_of_another_shape_is_refused(filled: tuple[Path, np.ndarray]) -> 
     write_part(filled[0], 1, np.ones((3, 6), dtype=np.float32))
     with pytest.raises(StageInputError, match="part-00001"):
         SketchStore(filled[0])
+
+
+def test_more_parts_than_files_may_be_open_raise_the_limit_or_say_so(tmp_path: Path) -> None:
+    for part in range(100):
+        write_part(tmp_path, part, np.eye(2, 4, dtype=np.float32))
+    write_index(tmp_path, {"gradient": 4}, [2] * 100, {})
+    program = f"""
+import resource, sys
+from pathlib import Path
+from adapt_inf.errors import AdaptInfError
+from adapt_inf.sketching.store import SketchStore
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, int(sys.argv[1])))
+try:
+    print(SketchStore(Path({str(tmp_path)!r})).all().shape, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+except AdaptInfError as error:
+    print(error)
+"""
+    said = [subprocess.check_output([sys.executable, "-c", program, hard], text=True) for hard in ("4096", "90")]
+    assert said[0].startswith("(200, 4) 3"), "100 parts, 256 to spare"
+    assert re.match(r"A round of this size needs 3\d\d open files, and a process may have 90 here\.", said[1])
+    assert "ulimit -Hn" in said[1]
 
 
 def test_parts_are_half_precision(filled: tuple[Path, np.ndarray]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from machine import Machine, copy_project
-from serving import until
+from serving import PATIENCE, until
 
 from adapt_inf.project import SCRATCH, Project
 from adapt_inf.stages.forkserver import ADDRESS, forkserver
@@ -133,7 +133,7 @@ def test_a_signal_is_handed_on(
 ) -> None:
     with asked(machine, project, served) as (command, fork):
         command.send_signal(number)
-        _, said = command.communicate(timeout=60)
+        _, said = command.communicate(timeout=PATIENCE)
         assert command.returncode == (130 if number is signal.SIGINT else -number), said
         assert ("stopped" in said) == (number is signal.SIGINT)
         assert not fork.is_running()
@@ -152,7 +152,7 @@ def test_ctrl_c_before_the_fork_is_there_is_not_lost(
         until(lambda: _catches(command.pid, signal.SIGTERM), "it has asked, and hands signals on")
         command.send_signal(signal.SIGINT)
         served.resume()
-        assert command.wait(60) == 130
+        assert command.wait(PATIENCE) == 130
     assert served.children() == []
 
 
@@ -165,7 +165,7 @@ def _catches(pid: int, number: signal.Signals) -> bool:
 def test_a_killed_fork_kills_the_command(machine: Machine, project: Project, served: psutil.Process) -> None:
     with asked(machine, project, served) as (command, fork):
         fork.kill()
-        assert command.wait(60) == -signal.SIGKILL
+        assert command.wait(PATIENCE) == -signal.SIGKILL
 
 
 def test_a_fork_is_killed_with_who_asked(machine: Machine, project: Project, served: psutil.Process) -> None:
@@ -226,5 +226,5 @@ def test_with_a_gpu_stages_run_by_themselves(
         server = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[listening.fileno()])
     monkeypatch.setenv(ADDRESS, name)
     assert by_hand(machine, project, "select", "r001").returncode == 0
-    assert server.wait(60) == 0, "it has left"
+    assert server.wait(PATIENCE) == 0, "it has left"
     assert by_hand(machine, project, "select", "r001").returncode == 0

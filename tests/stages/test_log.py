@@ -15,6 +15,7 @@ from pathlib import Path
 from adapt_inf import progress
 from adapt_inf.project import Project
 from adapt_inf.stages import log
+log.LOG_SECONDS = 600.0  # on a loaded machine the bar may move for longer than ten seconds
 log.keep_log(Project(Path(sys.argv[1])), "r001", "sketch")
 with progress.progress("sketch", 1000) as bar:
     for _ in range(1000):

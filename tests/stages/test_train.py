@@ -31,6 +31,7 @@ def test_the_adapter_processor_and_log_are_left(tmp_path: Path, miniature_model:
     assert report["samples"] == len(selected_rows(ctx)) == 14
     assert report["steps"] == 6
     assert report["tokens_per_second"] > report["samples_per_second"] > 0
+    assert report["trained_samples"] == sum(row["samples"] for row in rows)
     assert read_json(out / "model.json")["base"] == "../../base/model"
     assert load_vlm(out).adapted
     assert str(tmp_path) not in "".join(path.read_text(errors="ignore") for path in out.iterdir())
@@ -67,14 +68,15 @@ def test_goes_on_after_a_kill_with_the_same_bytes(
     undisturbed = begin_round(
         make_lineage(tmp_path / "undisturbed", miniature_model, train=knobs), "r001", "base", "fresh"
     )
-    train.run(undisturbed)
+    whole = train.run(undisturbed)
     project = make_lineage(tmp_path / "killed", miniature_model, train=knobs)
     begin_round(project, "r001", "base", "fresh")
     kill_midway(project.root, "r001", "train", ".checkpoints/checkpoint.safetensors", after=1)
     assert not project.output("r001", "model").exists()
     killed = context(project, "r001")
-    train.run(killed)
+    report = train.run(killed)
     assert folder_digest(killed.input("model")) == folder_digest(undisturbed.input("model"))
+    assert 0 < report["trained_samples"] < whole["trained_samples"], "what came before the kill is not of these seconds"
 
 
 def test_a_run_that_diverges_publishes_nothing(tmp_path: Path, miniature_model: Path) -> None:

@@ -63,6 +63,15 @@ def test_logging_it_again_adds_nothing(project: Project) -> None:
     assert [len(connect(project).client.get_metric_history(run_id, name)) for name in run.data.metrics] == points
 
 
+def test_other_figures_of_the_same_comparison_take_its_place(project: Project) -> None:
+    log(project, found_of([0.1, 0.2]))
+    before = runs(project)[0].data.metrics["adapt_inf.average_accuracy"]
+    second = log(project, found_of([0.05, 0.1]))
+    (run,) = runs(project)
+    assert run.info.run_id == second
+    assert run.data.metrics["adapt_inf.average_accuracy"] < before, "of two at one step MLflow shows the larger"
+
+
 def test_another_one_of_that_name_takes_its_place(project: Project) -> None:
     first = log(project, found_of([0.1, 0.2]))
     second = log(project, found_of([0.1, 0.2, 0.3]), seeds=3)

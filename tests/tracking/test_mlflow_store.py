@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from killing import kill_at
 from mlflow import MlflowClient
 from mlflow.utils.validation import _validate_metric_name
 from tracked_project import empty_project
@@ -62,13 +63,7 @@ def test_a_database_is_laid_out_whole_or_not_at_all(tmp_path: Path, monkeypatch:
     project = empty_project(tmp_path / "killed")
     script = "import sys; from pathlib import Path; from adapt_inf.project import Project\n"
     script += "from adapt_inf.tracking.store import connect; connect(Project(Path(sys.argv[1])))"
-    process = subprocess.Popen([sys.executable, "-c", script, str(project.root)])
-    until = time.monotonic() + 60
-    while not (project.rounds / ".mlflow.db").exists():
-        assert time.monotonic() < until
-        time.sleep(0.005)
-    process.kill()
-    process.wait()
+    kill_at(project.rounds, ".mlflow.db", script, str(project.root), cwd=tmp_path, env=os.environ)
     assert not (project.root / "mlflow.db").exists()
     assert connect(project).name == "killed"
     assert [path.name for path in project.rounds.glob(".mlflow*")] == [".mlflow.lock"]

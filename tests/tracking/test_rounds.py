@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,9 @@ def table(client: MlflowClient, run: Run, name: str) -> dict[str, Any]:
 
 
 def test_a_round_is_a_run_with_eight_children(project: Project, client: MlflowClient) -> None:
+    began = time.monotonic()
     run_round(project, "r001")
+    lasted = 1000 * (time.monotonic() - began)
     parent, children = runs_of(project, "r001")
     assert set(children) == set(STAGES)
     assert {child.data.tags["mlflow.parentRunId"] for child in children.values()} == {parent.info.run_id}
@@ -64,7 +67,7 @@ def test_a_round_is_a_run_with_eight_children(project: Project, client: MlflowCl
     metrics = sketch.data.metrics
     assert (metrics["seconds"], metrics["peak_memory_mb"], metrics["samples_per_second"]) == (2.5, 812.4, 1200.0)
     assert metrics["report.detail.kept"] == 7
-    assert sketch.info.end_time - sketch.info.start_time == pytest.approx(2500, abs=1000)
+    assert 2500 <= sketch.info.end_time - sketch.info.start_time <= 2500 + lasted + 10
 
 
 def test_the_run_carries_figures_inputs_and_a_description(project: Project, client: MlflowClient) -> None:
@@ -156,6 +159,7 @@ def test_logging_a_round_again_changes_nothing(project: Project, client: MlflowC
     run_round(project, "r002")
     before = [run.to_dictionary() for run in find_runs(connect(project), {})]
     points = client.get_metric_history(runs_of(project, "r002")[0].info.run_id, "forgetting")
+    every = every_point(project, client)
     assert run_round(project, "r001", cached=True) == 1
     assert run_round(project, "r002", cached=True) == 2
     after = [run.to_dictionary() for run in find_runs(connect(project), {})]
@@ -163,9 +167,66 @@ def test_logging_a_round_again_changes_nothing(project: Project, client: MlflowC
     assert len(client.search_model_versions("name = 'garden'")) == 2
     again = client.get_metric_history(runs_of(project, "r002")[0].info.run_id, "forgetting")
     assert {(point.step, point.value) for point in again} == {(point.step, point.value) for point in points}
+    assert every_point(project, client) == every
+    run_round(project, "r002")  # as one whose stages ran again, and came out the same
+    assert every_point(project, client) == every
     parent, children = runs_of(project, "r002")
     assert len(parent.inputs.dataset_inputs) == 3
     assert len(table(client, children["select"], "selectors.json")["data"]) == 6
+
+
+def every_point(project: Project, client: MlflowClient) -> dict[tuple[str, str], list[tuple[int, float]]]:
+    return {
+        (run.info.run_id, name): [(each.step, each.value) for each in client.get_metric_history(run.info.run_id, name)]
+        for run in find_runs(connect(project), {})
+        for name in run.data.metrics
+    }
+
+
+def test_a_figure_that_came_out_otherwise_is_the_one_that_shows(project: Project, client: MlflowClient) -> None:
+    run_round(project, "r001")
+    path = project.output("r001", "evaluate") / "metrics.json"
+    write_json(path, read_json(path) | {"average_accuracy": 0.01})  # lower: of two at one time MLflow shows the larger
+    run_round(project, "r001")
+    assert runs_of(project, "r001")[0].data.metrics["average_accuracy"] == 0.01
+
+
+def test_a_stage_that_failed_says_why_until_it_passes(project: Project) -> None:
+    begin_round(project, "r001")
+    log_stage(project, "r001", "train", {"stage": "train", "error": "Training diverged.\n  Lower it."})
+    failed = runs_of(project, "r001")[1]["train"]
+    assert (failed.info.status, failed.data.tags["mlflow.note.content"]) == (
+        "FAILED",
+        "Training diverged.\n  Lower it.",
+    )
+    assert "report.steps" not in failed.data.metrics, "of an earlier attempt"
+    finish_round(project, "r001", "failed", facts_of(project, "r001") | {"error": "stage train: *diverged*"})
+    assert (
+        "**Why it stopped**: stage train: \\*diverged\\*"
+        in runs_of(project, "r001")[0].data.tags["mlflow.note.content"]
+    )
+    run_round(project, "r001")
+    parent, children = runs_of(project, "r001")
+    assert (children["train"].info.run_id, children["train"].info.status) == (failed.info.run_id, "FINISHED")
+    assert children["train"].data.tags["mlflow.note.content"] == ""
+    assert "Why it stopped" not in parent.data.tags["mlflow.note.content"]
+
+
+def test_what_the_registry_cannot_hold_is_cut_at_a_line(project: Project, client: MlflowClient) -> None:
+    path = project.output("r001", "select") / "selectors.json"
+    many = {f"drop{number}": {"candidates": 1000 + number, "selected": number} for number in range(200)}
+    write_json(path, read_json(path) | {"drops": many})
+    run_round(project, "r001")
+    note = client.get_model_version("garden", "1").description
+    assert "By dataset: drop199 199 of 1,199, drop198 198 of 1,198" in note
+    assert " and 194 more." in note
+    entry = lineage_of(project, "r001")[0]
+    reasons = [f"suite/skill{number} fell by 0.300, more than 0.1" for number in range(300)]
+    tag_gate(project, entry | {"gate": {"verdict": "failed", "reasons": reasons, "figures": {}}})
+    version = client.get_model_version("garden", "1")
+    for text in (version.description, version.tags["gate.reasons"]):
+        assert 0 < len(text) <= 5000, "what PostgreSQL holds of it"
+        assert text.endswith("\n…")
 
 
 def test_training_is_a_curve_that_is_drawn_once(project: Project, client: MlflowClient) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tracked_project import lineage_of
 
 from adapt_inf.project import Project
+from adapt_inf.tracking.store import note_address
 from adapt_inf.tracking.summary import WIDTH, lineage_table, mlflow_command
 
 
@@ -94,6 +95,20 @@ def test_the_command_opens_the_projects_store(tmp_path: Path, monkeypatch: pytes
     assert link.endswith("?workflowType=machine_learning")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000/")
     assert mlflow_command(project) == "http://tracking:5000/#/experiments?workflowType=machine_learning"
+
+
+def test_the_run_of_a_round_on_a_server_is_where_it_was_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = Project(tmp_path / "garden")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
+    note_address(project, "r001", "7", "c0ffee")
+    page = "#/experiments/7/runs/c0ffee?workflowType=machine_learning"
+    assert mlflow_command(project, "r001") == f"http://tracking:5000/{page}"
+    assert mlflow_command(project, "r002") == "http://tracking:5000/#/experiments?workflowType=machine_learning"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://another:5000")
+    assert mlflow_command(project, "r001") == "http://another:5000/#/experiments?workflowType=machine_learning"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://db/mlflow")
+    note_address(project, "r001", "7", "c0ffee")
+    assert mlflow_command(project, "r001").splitlines()[1] == f"http://127.0.0.1:5000/{page}"
 
 
 def test_a_password_in_the_stores_address_is_not_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

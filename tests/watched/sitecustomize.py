@@ -2,6 +2,8 @@
 
 What leads off this machine is refused as if no network were there, and noted in the file that SOCKETS_SEEN names; so
 is loopback, which shows that the process was watched. A line each, once a process.
+
+Where HOLD names a file, a process that would finish any part of a stage but the first waits for as long as it is there.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ import ipaddress
 import os
 import socket
 import sys
+import time
+from pathlib import Path
 from typing import Any
 
 _NAMES = {None, "", "localhost", socket.gethostname()}
@@ -37,6 +41,14 @@ def _see(event: str, arguments: tuple[Any, ...]) -> None:
         raise OSError(errno.ENETUNREACH, f"the tests have no network: {event} {host}")
 
 
+def _hold(event: str, arguments: tuple[Any, ...]) -> None:
+    if event != "os.rename" or not isinstance(arguments[1], str | Path):
+        return
+    name = Path(arguments[1]).name
+    while name.startswith("part-") and not name.startswith("part-00000") and os.path.exists(os.environ["HOLD"]):
+        time.sleep(0.05)
+
+
 def _is_here(host: str | None) -> bool:
     if host in _NAMES:
         return True
@@ -48,3 +60,5 @@ def _is_here(host: str | None) -> bool:
 
 if "SOCKETS_SEEN" in os.environ:
     sys.addaudithook(_see)
+if "HOLD" in os.environ:
+    sys.addaudithook(_hold)

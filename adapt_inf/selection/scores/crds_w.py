@@ -29,7 +29,7 @@ class CRDSW:
     draw = "highest"
 
     def compute(self, signals: Signals, rng: np.random.Generator) -> FloatArray:
-        """(n,) in -1..1."""
+        """(n,) in -1..1; nan for a sample without a vector."""
         hidden, there = signals["hidden"], np.isfinite(signals["nll"])
         queries = draw_queries(signals["skill"], there, rng)
         known = np.flatnonzero(there)

@@ -23,6 +23,6 @@ class RDSPlus:
     draw = "highest"
 
     def compute(self, signals: Signals, rng: np.random.Generator) -> FloatArray:
-        """(n,) in -1..1."""
+        """(n,) in -1..1; nan for a sample without a vector."""
         queries = draw_queries(signals["skill"], np.isfinite(signals["nll"]), rng)
         return closeness(signals["hidden"], queries)

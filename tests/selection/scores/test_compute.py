@@ -86,7 +86,7 @@ def test_a_fault_names_the_score_and_the_mend(function, problem):
     with pytest.raises(ScoreError, match=problem) as caught:
         compute(Brought(function), signals_of(), 0)
     assert str(caught.value).startswith("score brought (")
-    assert "take brought out of `select` in params.yaml" in str(caught.value)
+    assert "take brought out of `select` in the round's params.yaml" in str(caught.value)
 
 
 def test_a_score_cannot_change_the_signals_even_if_it_tries_hard():
