@@ -54,8 +54,8 @@ def line(strategy: str, seed: int = 0, variant: Variant = ()) -> Lineage:
     return Lineage(variant, strategy, seed)
 
 
-def plan(*strategies: str, seeds: int = 2) -> Plan:
-    return Plan(list(strategies), list(range(seeds)), {}, {}, {"one": "", "two": ""}, {}, {})
+def plan(*strategies: str, seeds: int = 2, vary: dict[str, list[Any]] | None = None) -> Plan:
+    return Plan(list(strategies), list(range(seeds)), {}, vary or {}, {"one": "", "two": ""}, {}, {})
 
 
 def found_of(shifts: list[float], strategy: str = "adapt_inf") -> list[Outcome]:

@@ -55,8 +55,9 @@ def _compare(options: argparse.Namespace) -> None:
             keep_plan(folder, plan)
             check_sources(project, plan)
             walks = run.run(project, plan, _jobs(options), lambda line: print(line, file=sys.stderr, flush=True))
-    outcomes = figures.outcomes(figures.read_rounds(walks, run.store_of(project)))
-    rows = figures.rows(outcomes)
+    first = plan.variants[0]
+    outcomes = figures.outcomes(figures.read_rounds(walks, run.store_of(project)), first)
+    rows = figures.rows(outcomes, first)
     result, text = table.as_json(plan, rows, outcomes), table.comparison_text(plan, rows)
     print(json.dumps(result, indent=2, ensure_ascii=False) if options.json else text, flush=True)
     if not options.so_far:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,26 +54,20 @@ def read_rounds(walks: Sequence[Walk], store: Store) -> dict[Lineage, list[Left]
     return {walk.line: _read(walk, store) for walk in walks if walk.done}
 
 
-def outcomes(found: Mapping[Lineage, list[Left]]) -> list[Outcome]:
-    """Of lineages that are done, each beside those under the same variant at the same seed.
+def outcomes(found: Mapping[Lineage, list[Left]], first: Variant = ()) -> list[Outcome]:
+    """Of lineages that are done, each beside others at the same seed.
 
-    The gain is relative to UPPER. Rare are the skills that are so in the pool of BASELINE, or in the lineage's own
-    where there is none: with a cap pools differ, and a difference must be one over the same skills.
+    The gain is relative to UPPER under the same variant. Rare are the skills that are so in the pool of BASELINE under
+    the `first` variant, or of the same strategy under it, or else in the lineage's own: with a cap pools differ, and a
+    difference must be one over the same skills.
     """
-    upper, baseline = (
-        {(line.variant, line.seed): rounds for line, rounds in found.items() if line.strategy == strategy}
-        for strategy in (UPPER, BASELINE)
-    )
-    return [
-        Outcome(
-            line,
-            [
-                _with_figures(n, rounds, upper.get(beside := (line.variant, line.seed)), baseline.get(beside, rounds))
-                for n in range(len(rounds))
-            ],
-        )
-        for line, rounds in found.items()
-    ]
+    found_outcomes = []
+    for line, rounds in found.items():
+        upper = found.get(replace(line, strategy=UPPER))
+        same = replace(line, variant=first)
+        rare = found.get(replace(same, strategy=BASELINE)) or found.get(same, rounds)
+        found_outcomes.append(Outcome(line, [_with_figures(n, rounds, upper, rare) for n in range(len(rounds))]))
+    return found_outcomes
 
 
 def _read(walk: Walk, store: Store) -> list[Left]:
@@ -99,7 +93,7 @@ def _read(walk: Walk, store: Store) -> list[Left]:
     return rounds
 
 
-def _with_figures(n: int, rounds: list[Left], upper: list[Left] | None, baseline: list[Left]) -> dict[str, Any]:
+def _with_figures(n: int, rounds: list[Left], upper: list[Left] | None, rare: list[Left]) -> dict[str, Any]:
     metrics, matrix = rounds[n]["metrics"], rounds[n]["matrix"]
     accuracies = Accuracies(
         rounds=matrix["rounds"],
@@ -108,8 +102,11 @@ def _with_figures(n: int, rounds: list[Left], upper: list[Left] | None, baseline
         base=matrix["base"],
         upper=upper[n]["metrics"]["skills"] if upper else {},
     )
-    rare = figures(accuracies.of(rare_skills(_by_skill(baseline[n]["matrix"], "pool_share"))))
-    found = figures(accuracies) | {"rare_accuracy": rare["average_accuracy"], "rare_forgetting": rare["forgetting"]}
+    of_rare = figures(accuracies.of(rare_skills(_by_skill(rare[n]["matrix"], "pool_share"))))
+    found = figures(accuracies) | {
+        "rare_accuracy": of_rare["average_accuracy"],
+        "rare_forgetting": of_rare["forgetting"],
+    }
     kept = ("round", "drop", *COSTS)
     return {key: rounds[n][key] for key in kept} | found | {"skills": metrics["skills"]}
 
@@ -125,6 +122,7 @@ class Row:
     Attributes:
         means: figure or cost -> its mean at the lineage's end; None where some seed has none.
         against: figure -> its difference to BASELINE at the seeds that both have; empty for BASELINE itself.
+        against_first: figure -> its difference to the same strategy under the first variant; empty for that itself.
         skills: skill -> its mean accuracy at the lineage's end, and the difference to BASELINE where there is one.
     """
 
@@ -133,19 +131,34 @@ class Row:
     seeds: list[int]
     means: dict[str, Mean | None]
     against: dict[str, Difference | None]
+    against_first: dict[str, Difference | None]
     skills: dict[str, tuple[Mean, Difference | None]]
 
 
-def rows(found: Sequence[Outcome]) -> list[Row]:
-    """A row for each variant and strategy of which some seed is done, in the order in which they come."""
+def rows(found: Sequence[Outcome], first: Variant = ()) -> list[Row]:
+    """A row for each variant and strategy of which some seed is done, in the order in which they come.
+
+    Args:
+        first: the variant that the others are held against.
+    """
     by_row: dict[tuple[Variant, str], dict[int, Outcome]] = {}
     for outcome in found:
         by_row.setdefault((outcome.line.variant, outcome.line.strategy), {})[outcome.line.seed] = outcome
     found_rows = []
     for (variant, strategy), seeds in by_row.items():
         others = by_row.get((variant, BASELINE), {}) if strategy != BASELINE else {}
-        means = {name: _mean(seeds, name) for name in (*FIGURES, *COSTS)}
-        found_rows.append(Row(variant, strategy, list(seeds), means, _against(seeds, others), _skills(seeds, others)))
+        same = by_row.get((first, strategy), {}) if variant != first else {}
+        found_rows.append(
+            Row(
+                variant,
+                strategy,
+                list(seeds),
+                means={name: _mean(seeds, name) for name in (*FIGURES, *COSTS)},
+                against=_against(seeds, others),
+                against_first=_against(seeds, same),
+                skills=_skills(seeds, others),
+            )
+        )
     return found_rows
 
 

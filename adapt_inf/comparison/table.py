@@ -1,13 +1,13 @@
-"""A comparison for the terminal: a row per strategy, then what each is above or below `random`, then skills."""
+"""A comparison for the terminal: a row per strategy, what each is above or below others, and skills."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adapt_inf.comparison.figures import BASELINE, COSTS, UPPER, Outcome, Row
 from adapt_inf.comparison.plan import Plan, values_of
-from adapt_inf.comparison.statistics import Mean
+from adapt_inf.comparison.statistics import Difference, Mean
 from adapt_inf.tracking.summary import table
 
 HEADINGS = {
@@ -23,41 +23,55 @@ HEADINGS = {
     "cpu_seconds": "cpu s",
 }
 COLUMNS = [name for name in HEADINGS if name != "rare_forgetting"]  # what has room in a line
-DIFFERENCES = [f"against {BASELINE}", "figure", "difference", "95% interval", "p", "pairs", ""]
+DIFFERENCE = ["figure", "difference", "95% interval", "p", "pairs", ""]
 NOT_SHOWN = "no difference shown"
 _SKILL_COLUMNS = 8  # rows of a comparison that have room side by side
 
 
 def comparison_text(plan: Plan, found: Sequence[Row]) -> str:
-    """The tables, of rows, of differences to `random` and of skills, and what a reader must know of them."""
+    """The tables, of rows, of differences and of skills, and what a reader must know of them."""
     if not found:
         return "No lineage is done yet."
     heading = [*plan.vary, "strategy", "seeds", *(HEADINGS[name] for name in COLUMNS)]
     lines = [[*_head(row), str(len(row.seeds)), *(_cell(name, row.means[name]) for name in COLUMNS)] for row in found]
     parts = [table([heading, *lines], left=len(plan.vary) + 1)]
     parts.append("\n".join(_notes(plan, found)))
-    if differences := difference_rows(plan, found):
-        parts.append(table([[*plan.vary, *DIFFERENCES], *differences], left=len(plan.vary) + 2))
+    for heading, lines in difference_tables(plan, found).values():
+        parts.append(table([heading, *lines], left=len(plan.vary) + 2))
     if len(found) <= _SKILL_COLUMNS:
         parts.append(table([["skill", *(" ".join(_head(row)) for row in found)], *skill_rows(found)], left=1))
         parts.append("Accuracy on each skill at the end, mean over the seeds.")
-        if differences:
+        if any(row.against for row in found):
             parts[-1] += f" + and -: the 95% interval of the difference to {BASELINE} leaves out zero."
     return "\n\n".join(parts)
 
 
-def difference_rows(plan: Plan, found: Sequence[Row]) -> list[list[str]]:
-    """A line for each strategy and figure: the difference to `random`, its interval, p, words where it holds zero."""
+def difference_tables(plan: Plan, found: Sequence[Row]) -> dict[str, tuple[list[str], list[list[str]]]]:
+    """Differences to `random` under the same variant, and to the same strategy under the first variant.
+
+    Name -> heading and a line for each row and figure: the difference, its interval, p, and words where it holds zero.
+    A table without lines is left out.
+    """
+    first = ", ".join(f"{key}={value}" for key, value in plan.variants[0])
+    tables = {
+        f"against_{BASELINE}": (BASELINE, [line for row in found for line in _lines(row, row.against)]),
+        "against_first": (first, [line for row in found for line in _lines(row, row.against_first)]),
+    }
+    return {
+        name: ([*plan.vary, f"against {other}", *DIFFERENCE], lines) for name, (other, lines) in tables.items() if lines
+    }
+
+
+def _lines(row: Row, against: Mapping[str, Difference | None]) -> list[list[str]]:
     lines = []
-    for row in found:
-        for name, each in row.against.items():
-            if each is None or (name == "relative_gain" and row.strategy == UPPER):
-                continue
-            digits = _digits(name)
-            interval = "-" if each.low is None else f"{each.low:+.{digits}f} to {each.high:+.{digits}f}"
-            p = "-" if each.p is None else f"{each.p:.3f}" if each.p >= 0.001 else "<0.001"
-            words = "" if each.shown or each.low is None else NOT_SHOWN
-            lines.append([*_head(row), HEADINGS[name], f"{each.mean:+.{digits}f}", interval, p, str(each.n), words])
+    for name, each in against.items():
+        if each is None or (name == "relative_gain" and row.strategy == UPPER):
+            continue
+        digits = _digits(name)
+        interval = "-" if each.low is None else f"{each.low:+.{digits}f} to {each.high:+.{digits}f}"
+        p = "-" if each.p is None else f"{each.p:.3f}" if each.p >= 0.001 else "<0.001"
+        words = "" if each.shown or each.low is None else NOT_SHOWN
+        lines.append([*_head(row), HEADINGS[name], f"{each.mean:+.{digits}f}", interval, p, str(each.n), words])
     return lines
 
 
@@ -98,7 +112,7 @@ def _notes(plan: Plan, found: Sequence[Row]) -> list[str]:
     if UPPER not in plan.strategies:
         notes.append(f"No relative gain: it is relative to the strategy `{UPPER}`, which is not among --strategies.")
     if BASELINE not in plan.strategies:
-        notes.append(f"No paired differences: they are to the strategy `{BASELINE}`, which is not among --strategies.")
+        notes.append(f"No differences to the strategy `{BASELINE}`, which is not among --strategies.")
     if len(plan.seeds) == 1:
         notes.append("No intervals: they need two seeds at least.")
     todo = len(plan.lineages()) - sum(len(row.seeds) for row in found)
@@ -126,12 +140,15 @@ def as_json(plan: Plan, found: Sequence[Row], outcomes: Sequence[Outcome]) -> di
                 "strategy": row.strategy,
                 "seeds": row.seeds,
                 "means": {name: vars(each) if each else None for name, each in row.means.items()},
-                f"against_{BASELINE}": {
-                    name: {**vars(each), "shown": each.shown} if each else None for name, each in row.against.items()
-                },
+                f"against_{BASELINE}": _plain(row.against),
+                "against_first": _plain(row.against_first),
                 "skills": {skill: mean.mean for skill, (mean, _) in row.skills.items()},
             }
             for row in found
         ],
         "missing": len(plan.lineages()) - len(outcomes),
     }
+
+
+def _plain(against: Mapping[str, Difference | None]) -> dict[str, Any]:
+    return {name: {**vars(each), "shown": each.shown} if each else None for name, each in against.items()}

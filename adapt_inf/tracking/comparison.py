@@ -13,7 +13,7 @@ from typing import Any
 from adapt_inf.comparison.figures import COSTS, FIGURES, Outcome, Row
 from adapt_inf.comparison.pictures import curves
 from adapt_inf.comparison.plan import Plan, Variant
-from adapt_inf.comparison.table import DIFFERENCES, HEADINGS, difference_rows
+from adapt_inf.comparison.table import HEADINGS, difference_tables
 from adapt_inf.files import fingerprint
 from adapt_inf.project import Project
 from adapt_inf.tracking.store import (
@@ -59,10 +59,8 @@ def log_comparison(
         return run_id
     write_curves(store, run_id, points(rows, outcomes), begun)
     columns = [*plan.vary, "strategy", "seeds", *(f"{name}{end}" for name in HEADINGS for end in ("", " ±"))]
-    tables = {
-        "comparison.json": (columns, [_cells(row) for row in rows]),
-        "differences.json": ([*plan.vary, *DIFFERENCES], difference_rows(plan, rows)),
-    }
+    tables = {"comparison.json": (columns, [_cells(row) for row in rows])}
+    tables |= {f"{name}.json": found for name, found in difference_tables(plan, rows).items()}
     write_tables(store, run_id, tables)
     store.client.log_artifact(run_id, str(folder / "results.json"))
     store.client.log_artifacts(run_id, str(folder / "pictures"), "pictures")

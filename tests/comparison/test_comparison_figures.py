@@ -40,12 +40,28 @@ def test_every_figure_of_every_round_by_hand() -> None:
     assert [last[name] for name in COSTS] == [200, 20.0, 18.0]
 
 
-def test_rare_is_what_is_so_beside_random() -> None:
+UNCAPPED: Variant = (("prune.pool_cap", "null"),)
+CAPPED: Variant = (("prune.pool_cap", "6"),)
+
+
+def test_rare_is_what_is_so_beside_random_and_under_the_first_variant() -> None:
     """With a cap pools differ: a difference is one over the same skills."""
-    for others, rare in (({}, "one/a"), ({line("random"): left(RANDOM)}, "base/old")):
-        found = outcomes({line("adapt_inf"): left(FULL, rare="one/a"), **others})
+    for others, rare in (
+        ({}, "one/a"),
+        ({line("random", 0, UNCAPPED): left(RANDOM)}, "base/old"),
+        ({line("adapt_inf", 0, UNCAPPED): left(FULL, rare="two/b")}, "two/b"),
+        ({line("adapt_inf", 1, UNCAPPED): left(FULL, rare="two/b")}, "one/a"),
+        (
+            {line("random", 0, UNCAPPED): left(RANDOM), line("adapt_inf", 0, UNCAPPED): left(FULL, rare="two/b")},
+            "base/old",
+        ),
+    ):
+        found = outcomes({line("adapt_inf", 0, CAPPED): left(FULL, rare="one/a"), **others}, UNCAPPED)
         assert found[0].last("rare_accuracy") == FULL[1][rare]
-        assert found[0].last("rare_forgetting") == pytest.approx(FULL[0][rare] - FULL[1][rare])
+        before = FULL[0][rare]
+        assert found[0].last("rare_forgetting") == (
+            None if rare == "two/b" else pytest.approx(before - FULL[1][rare])
+        ), "what the last drop brought has not been forgotten yet"
 
 
 def test_a_gain_is_relative_to_the_same_seed_and_variant_only() -> None:
@@ -95,6 +111,25 @@ def test_only_seeds_that_both_have_are_compared() -> None:
     assert rows([each for each in found_of([0.1]) if each.line.strategy != "random"])[0].against == {}
 
 
+def test_variants_are_held_against_the_first_at_the_same_seed() -> None:
+    done = {line("adapt_inf", seed, UNCAPPED): left(RANDOM, seed / 10) for seed in (0, 1)}
+    done |= {line("adapt_inf", seed, CAPPED): left(RANDOM, shift + seed / 10) for seed, shift in ((0, 0.1), (1, 0.2))}
+    done |= {line("adapt_inf", 2, CAPPED): left(RANDOM, 0.7)}  # at a seed that the first variant is not done at
+    told = plan("adapt_inf", seeds=3, vary={"prune.pool_cap": [None, 6]})
+    assert told.variants[0] == UNCAPPED
+    whole, half = rows(outcomes(done, UNCAPPED), UNCAPPED)
+    assert (whole.against, whole.against_first, half.against) == ({}, {}, {})
+    difference = half.against_first["average_accuracy"]
+    assert difference is not None
+    assert (difference.n, difference.mean) == (2, pytest.approx(0.15))
+    printed = [" ".join(row.split()) for row in comparison_text(told, [whole, half]).splitlines()]
+    assert "prune.pool_cap against prune.pool_cap=null figure difference 95% interval p pairs" in printed
+    assert "6 adapt_inf average +0.150 -0.485 to +0.785 0.205 2 no difference shown" in printed
+    assert "No differences to the strategy `random`, which is not among --strategies." in printed
+    json_rows = as_json(told, [whole, half], [])["rows"]
+    assert [each["against_first"].get("average_accuracy", {}).get("n") for each in json_rows] == [None, 2]
+
+
 def test_a_difference_is_a_number_or_the_words() -> None:
     text = comparison_text(plan("adapt_inf", "random"), rows(found_of([0.1, 0.2])))
     (shown,) = [row for row in text.splitlines() if row.startswith("adapt_inf") and " average " in row]
@@ -130,7 +165,7 @@ def test_the_table_says_what_it_lacks() -> None:
     part = comparison_text(plan("random", "sequential", "adapt_inf"), whole[:1])
     assert "5 of 6 lineages are not done: the same command goes on." in part
     assert "No relative gain: it is relative to the strategy `full`" in part
-    assert "No paired differences" in comparison_text(plan("full"), whole[1:])
+    assert "No differences to the strategy `random`" in comparison_text(plan("full"), whole[1:])
     assert comparison_text(plan("random"), []) == "No lineage is done yet."
 
 

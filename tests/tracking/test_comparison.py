@@ -49,8 +49,9 @@ def test_a_comparison_is_one_run_with_table_curves_and_pictures(project: Project
     assert table["columns"][:4] == ["strategy", "seeds", "average_accuracy", "average_accuracy ±"]
     assert [row[:2] for row in table["data"]] == [["adapt_inf", 2], ["random", 2]]
     assert all(len(row) == len(table["columns"]) for row in table["data"])
-    differences = json.loads(artifact(project, run_id, "differences.json"))
+    differences = json.loads(artifact(project, run_id, "against_random.json"))
     assert all(len(row) == len(differences["columns"]) for row in differences["data"])
+    assert len(differences["data"]) > 3
     names = {file.path for folder in (None, "pictures") for file in client.list_artifacts(run_id, folder)}
     assert {"results.json", "pictures/figures.svg", "pictures/average_accuracy.svg", "pictures/forgetting.svg"} <= names
 
