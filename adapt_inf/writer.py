@@ -110,8 +110,8 @@ def kill_orphans(project: Project) -> list[int]:
             mark = process.environ().get(RUN, "").split(" ", 2)
             if len(mark) == 3 and mark[2] == str(project.root) and not _lives(int(mark[0]), float(mark[1])):
                 process.kill()
-                process.wait(10)
                 killed.append(process.pid)
+                process.wait(10)  # one that waits for the disk ends with that, and does nothing more
     return killed
 
 

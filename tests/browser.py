@@ -65,11 +65,13 @@ class Page:
         request = urllib.request.Request(f"http://{debugger}/json/new?about:blank", method="PUT")
         with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
             about = json.load(answer)
-        self._wire: ClientConnection = connect(about["webSocketDebuggerUrl"], max_size=None, proxy=None)
+        self._wire: ClientConnection = connect(
+            about["webSocketDebuggerUrl"], max_size=None, proxy=None, open_timeout=_SECONDS, ping_interval=None
+        )
         self._number = 0
         self.requests: list[str] = []
         self.complaints: list[str] = []
-        for domain in ("Page", "Runtime", "Network", "Log"):
+        for domain in ("Page", "Runtime", "Network", "Log", "Inspector"):
             self.call(f"{domain}.enable")
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
         self.call("Emulation.setDeviceMetricsOverride", **metrics)
@@ -97,6 +99,7 @@ class Page:
 
     def _note(self, message: dict[str, Any]) -> None:
         what, about = message.get("method"), message.get("params", {})
+        assert what != "Inspector.targetCrashed", "the tab is gone"
         if what == "Network.requestWillBeSent" and not about["request"]["url"].startswith(("data:", "blob:")):
             self.requests.append(about["request"]["url"])
         elif what == "Runtime.exceptionThrown":
@@ -109,7 +112,8 @@ class Page:
     def open(self, address: str) -> None:
         """Go to a page and wait until it has loaded."""
         self.call("Page.navigate", url="about:blank")  # another fragment of the same page would not be loaded anew
-        self.call("Page.navigate", url=address)
+        went = self.call("Page.navigate", url=address)
+        assert "errorText" not in went, f"{address}: {went['errorText']}"
         self.wait("document.readyState === 'complete' && location.href !== 'about:blank'", address)
 
     def ask(self, expression: str) -> Any:

@@ -42,14 +42,18 @@ class Between(BaseHTTPRequestHandler):
     failing = 0  # so many of each verb, each once
     held: str | None = None  # what is asked for by a path with this in it waits for as long as it is set
     seen: set[tuple[str, str]]
+    counting = threading.Lock()
 
     def _hand_on(self) -> None:
         while type(self).held is not None and type(self).held in self.path:
             time.sleep(0.05)
         sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        failed = sum(verb == self.command for verb, _ in self.seen)
-        if (self.command, self.path) not in self.seen and failed < self.failing:
-            self.seen.add((self.command, self.path))
+        with self.counting:
+            failed = sum(verb == self.command for verb, _ in self.seen)
+            fails = (self.command, self.path) not in self.seen and failed < self.failing
+            if fails:
+                self.seen.add((self.command, self.path))
+        if fails:
             self.send_error(503, "Slow Down")
             return
         connection = http.client.HTTPConnection(*self.upstream)

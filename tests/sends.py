@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from adapt_inf.errors import RoundError
+from adapt_inf.tracking import outbox
 
 
 class LockedError(Exception):
@@ -29,6 +31,11 @@ def fail_locked() -> NoReturn:
 
 def lock() -> object:
     return threading.Lock()
+
+
+def be_quiet_for_ever() -> None:
+    """After MLflow did not answer, ask it no more, however long this machine stands still."""
+    outbox._QUIET_SECONDS = math.inf
 
 
 def linger(path: Path) -> None:

@@ -31,7 +31,10 @@ class ServedMachine(Machine):
 
     def ask(self, path: str, **query: Any) -> Any:
         """POST to the server's API; the JSON that it answers."""
-        answer = httpx.post(f"{self.api}/{path}", json=query, timeout=PATIENCE)
+        deadline = time.monotonic() + PATIENCE
+        while (answer := httpx.post(f"{self.api}/{path}", json=query, timeout=PATIENCE)).status_code == 503:
+            assert time.monotonic() < deadline, answer.text  # another may hold its database for a while
+            time.sleep(0.5)
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
@@ -57,7 +60,8 @@ def prefect_server(home: Path) -> Iterator[ServedMachine]:
             stderr=log,
         )
         try:
-            until(lambda: answers(machine.api), "the server answers")
+            until(lambda: server.poll() is not None or answers(machine.api), "the server answers")
+            assert server.poll() is None, (home / "server.log").read_text(encoding="utf-8", errors="replace")
             yield machine
         finally:
             _end(server)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from bad_drop import NAME, describe, empty_project, good_drop, without_privileges
+from serving import PATIENCE
 
 from adapt_inf.data.drops import READY, drop_digest
 from adapt_inf.drop_queue import add_drop, drop_content, mark_refused, pending_drops, refused_drops
@@ -105,7 +106,7 @@ def test_commands_at_once_all_land_each_in_its_place(project: Project, tmp_path:
         )
         for name in names
     ]
-    assert [process.wait(120) for process in running] == [0] * 5
+    assert [process.wait(PATIENCE) for process in running] == [0] * 5
     queue = json.loads((project.drops / ".queue.json").read_text())
     assert sorted(place["number"] for place in queue.values()) == [1, 2, 3, 4, 5]
     assert sorted(pending_drops(project)) == names

@@ -6,13 +6,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
+from serving import PATIENCE, until
 
 from adapt_inf.errors import AdaptInfError
 from adapt_inf.parallel import MeetingPlace, SharedProgress, alone, run_workers, worker_count
@@ -25,8 +26,12 @@ def apart(body: Callable[[], None]) -> None:
     """
     process = get_context("fork").Process(target=body)
     process.start()
-    process.join(120)
-    assert process.exitcode == 0
+    try:
+        process.join(PATIENCE)
+        assert process.exitcode == 0
+    finally:
+        process.kill()
+        process.join()
 
 
 def test_there_are_as_many_workers_as_cores_and_no_more_than_units() -> None:
@@ -133,13 +138,10 @@ def work(rank):
 run_workers(2, work)
 """
     parent = subprocess.Popen([sys.executable, "-c", script])
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "1").is_file() or not (tmp_path / "1").read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    worker = int((tmp_path / "1").read_text())
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
-    while Path(f"/proc/{worker}").exists() and "Z" not in Path(f"/proc/{worker}/stat").read_text().split(")")[1]:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    try:
+        until(lambda: (tmp_path / "1").is_file() and (tmp_path / "1").read_text(), "the worker is at work")
+        worker = psutil.Process(int((tmp_path / "1").read_text()))
+    finally:
+        parent.kill()
+        parent.wait()
+    until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE, "the worker is dead", 300)

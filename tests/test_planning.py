@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import statistics
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,10 @@ def test_counts_are_those_of_the_round(plan: dict[str, Any], report: dict[str, d
 def test_time_memory_and_disk_are_of_the_right_size(
     third_round: Path, plan: dict[str, Any], report: dict[str, dict[str, Any]]
 ) -> None:
-    log = Project(third_round / "project").log("r003")
-    ends = [(log / f"{stage}.json").stat().st_mtime for stage in ("ingest", "evaluate")]
-    assert 1 / 5 < plan["seconds"] / (ends[1] - ends[0]) < 5  # a machine that others use, too
+    foretold = {each["stage"]: each["seconds"] for each in plan["stages"]}
+    ratios = [foretold[stage] / outcome["seconds"] for stage, outcome in report.items()]
+    assert 1 / 5 < statistics.median(ratios) < 5  # a machine that stands still at times is so in a stage or two
+    assert plan["seconds"] == pytest.approx(plan["overhead_seconds"] + sum(foretold.values()))
     peak = max(outcome["peak_memory_mb"] for outcome in report.values())
     assert plan["memory_mb"] == pytest.approx(peak, rel=0.2)
     for each in plan["stages"]:

@@ -171,14 +171,21 @@ def test_a_killed_fetch_leaves_nothing_that_lasts(
     machine: Machine, project: Project, shapes: Path, busy: type[Between]
 ) -> None:
     busy.held = "/images/"
-    process = subprocess.Popen(
-        ["adapt-inf", "drop", "s3://store/sets/shapes"],
-        cwd=project.root,
-        env=machine.environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    until(lambda: any(path.is_file() for part in hidden(project) for path in part.rglob("*")), "some of it is here")
+    said = machine.home / "fetch.log"
+    with open(said, "wb") as log:
+        process = subprocess.Popen(
+            ["adapt-inf", "drop", "s3://store/sets/shapes"],
+            cwd=project.root,
+            env=machine.environment(),
+            stdout=log,
+            stderr=log,
+        )
+
+    def some_is_here() -> bool:
+        assert process.poll() is None, said.read_text(encoding="utf-8")
+        return any(path.is_file() for part in hidden(project) for path in part.rglob("*"))
+
+    until(some_is_here, "some of it is here")
     process.kill()
     assert process.wait() == -signal.SIGKILL
     assert hidden(project) != []

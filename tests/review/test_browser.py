@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 from browser import MISSING, Page, browser, find_browser
+from serving import PATIENCE
 from tracked_project import STAGES, add_round, empty_project, lineage_of
 
 from adapt_inf.files import read_json
@@ -85,7 +86,7 @@ def port(project: Project) -> Iterator[int]:
             [*command, "--workers", "1"], env=os.environ | settings, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE
         while not answers(f"http://127.0.0.1:{port}/health"):
             up = server.poll() is None and time.monotonic() < deadline
             assert up, (project.root / "server.log").read_text()
@@ -154,13 +155,14 @@ def test_the_timeline_draws_a_point_a_round(project: Project, port: int, debugge
             "?workflowType=machine_learning"
         )
         page.wait_for_text("average_accuracy", "forgetting")
-        drawn = page.wait(
-            "(lines => lines.length && lines)([...document.querySelectorAll('.js-plotly-plot')]"
+        expected = [read_json(project.output(name, "evaluate") / "metrics.json")["average_accuracy"] for name in ROUNDS]
+        drawn = page.wait(  # each chart comes when its own request is answered
+            "(lines => lines.some(line => Math.abs(line[1][0] - FIRST) < 1e-6) && lines)"
+            "([...document.querySelectorAll('.js-plotly-plot')]"
             ".flatMap(plot => plot.data || []).filter(line => line.x && line.x.length === 4)"
-            ".map(line => [[...line.x], [...line.y]]))",
-            "a chart with four points",
+            ".map(line => [[...line.x], [...line.y]]))".replace("FIRST", repr(expected[0])),
+            "a chart of four points that begins as the average accuracy does",
         )
-    expected = [read_json(project.output(name, "evaluate") / "metrics.json")["average_accuracy"] for name in ROUNDS]
     assert [[1, 2, 3, 4], pytest.approx(expected)] in drawn
 
 

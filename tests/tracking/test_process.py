@@ -60,6 +60,7 @@ def test_faults_come_back_as_they_are(garden: Project) -> None:
 
 def test_what_mlflow_misses_is_set_down_as_without_it(garden: Project) -> None:
     with tracking_process(garden):
+        call(sends.be_quiet_for_ever)
         assert tell(garden, "r001", connect, garden) is None
         assert tell(garden, "r002", sends.linger, garden.root / "tried") is None
     assert not (garden.root / "tried").exists(), "not within a minute"
@@ -105,9 +106,12 @@ def test_it_is_gone_with_the_run_in_the_midst_of_a_call(garden: Project, tmp_pat
         "with tracking_process(Project(Path(sys.argv[1]))): call(sends.linger, Path(sys.argv[2]))"
     )
     run = subprocess.Popen([sys.executable, "-c", program, str(garden.root), str(path)])
-    until(lambda: path.is_file() and path.read_text() != "", "it is at work")
-    there = int(path.read_text())
-    assert there != run.pid
-    run.kill()
-    run.wait()
-    until(lambda: not psutil.pid_exists(there), "it is gone")
+    try:
+        until(lambda: run.poll() is not None or (path.is_file() and path.read_text() != ""), "it is at work")
+        assert run.poll() is None
+        tracking = psutil.Process(int(path.read_text()))
+        assert tracking.pid != run.pid
+    finally:
+        run.kill()
+        run.wait()
+    until(lambda: not tracking.is_running() or tracking.status() == psutil.STATUS_ZOMBIE, "it is gone")
